@@ -1,0 +1,35 @@
+# The two commands of the README: `make figures` and `make test`. Both set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: figures test lint clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (set PYTHON=...); found " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp a set of extras: nothing is installed again while these two files stand still.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the '$*' environment into $(VENV) (first time: a few minutes)"
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+figures: $(VENV)/.installed-figures  ## regenerate the figures (resumes where it stopped)
+	$(BIN)/python -m paper_figures
+
+test: $(VENV)/.installed-test  ## run the whole test suite
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings, format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment, results and caches
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

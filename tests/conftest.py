@@ -1,0 +1,17 @@
+"""Hypothesis profiles: `ci` (default) is deterministic; `thorough` and `nightly` search wider."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, max_examples=40, suppress_health_check=_SLOW_IS_FINE
+)
+settings.register_profile(
+    "thorough", deadline=None, max_examples=500, suppress_health_check=_SLOW_IS_FINE
+)
+settings.register_profile(
+    "nightly", deadline=None, max_examples=5000, suppress_health_check=_SLOW_IS_FINE
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
