@@ -1,0 +1,55 @@
+"""LoRA Dropout (arXiv 2404.09610): masked LoRA and AdaLoRA, the N-instance loss, the ensemble."""
+
+from lora_dropout.adapter_io import load_adapter, save_adapter
+from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
+from lora_dropout.budget import RankAllocator, RankBudget, orthogonality_penalty
+from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.config import LoRADropoutConfig
+from lora_dropout.ensemble import ensemble_predict, predict
+from lora_dropout.evaluation import evaluate
+from lora_dropout.fit_config import FitConfig
+from lora_dropout.inject import adapt, adapters, merge, trainable_parameters, unmerge
+from lora_dropout.masks import LAWS, LayerMask, MaskLaw, mean_factor
+from lora_dropout.model_masks import Masks, enumerate_masks, sample_masks, use_masks
+from lora_dropout.objective import instance_loss
+from lora_dropout.training import FitResult, fit
+from lora_dropout.update import masked_update
+
+__all__ = [
+    # settings
+    "LoRADropoutConfig",
+    "FitConfig",
+    "RankBudget",
+    # masks
+    "LAWS",
+    "MaskLaw",
+    "LayerMask",
+    "Masks",
+    "sample_masks",
+    "enumerate_masks",
+    "use_masks",
+    "mean_factor",
+    "masked_update",
+    # adapters
+    "AdapterLinear",
+    "LoRALinear",
+    "AdaLoRALinear",
+    "adapt",
+    "adapters",
+    "trainable_parameters",
+    "merge",
+    "unmerge",
+    "save_adapter",
+    "load_adapter",
+    # training
+    "instance_loss",
+    "RankAllocator",
+    "orthogonality_penalty",
+    "fit",
+    "FitResult",
+    # prediction and measurement
+    "ensemble_predict",
+    "predict",
+    "evaluate",
+    "expected_calibration_error",
+]

@@ -1,0 +1,258 @@
+"""Adapters on disk, in the format of Hugging Face PEFT.
+
+`adapter_model.safetensors` and `adapter_config.json` are PEFT's. PEFT knows no inference mode:
+its `lora_alpha` is written such that plain PEFT computes what our mask-free inference computes.
+`lora_dropout_config.json` beside them holds the settings of the training, for our own loader.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora_dropout.config import Inference, LoRADropoutConfig
+from lora_dropout.files import atomic_path
+from lora_dropout.inject import adapt, adapter_config, adapters
+from lora_dropout.targets import saved_modules, target_layers
+
+WEIGHTS = "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+OWN_CONFIG = "lora_dropout_config.json"
+_PREFIX = "base_model.model."
+
+# PEFT settings that change what an adapter computes, with the values we can load.
+_PLAIN = {
+    "bias": "none",
+    "use_rslora": False,
+    "use_dora": False,
+    "fan_in_fan_out": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+    "lora_bias": False,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+}
+
+
+def save_adapter(
+    model: nn.Module, folder: str | Path, *, inference: Inference | None = None
+) -> list[Path]:
+    """Write the adapters and `modules_to_save` of a model.
+
+    Args:
+        model: An adapted model.
+        folder: Target folder, made if needed; each file in it is replaced atomically.
+        inference: What plain PEFT shall compute after loading: `mean`, `raw`, or None for the
+            configuration's.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale.
+    """
+    config = adapter_config(model)
+    folder = Path(folder)
+    factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
+    if factor == 0.0:
+        raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(model).items()}
+    paths = [folder / WEIGHTS, folder / PEFT_CONFIG, folder / OWN_CONFIG]
+    with atomic_path(paths[0]) as path:
+        save_file(tensors, path, metadata={"format": "pt"})
+    for target, content in (
+        (paths[1], _peft_config(config, sorted(adapters(model)), factor)),
+        (paths[2], asdict(config)),
+    ):
+        with atomic_path(target) as path:
+            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return paths
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Read adapters into a model, adapting it first if it has none.
+
+    A folder that plain PEFT wrote is read as law `activation` at its `lora_dropout` (or `none`).
+    Everything is checked before anything is changed.
+
+    Args:
+        model: The base model, or one adapted with the same layers, rank and kind.
+        folder: A folder that `save_adapter` or PEFT's `save_pretrained` wrote.
+
+    Returns:
+        The same model.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
+            fit the model: missing or extra keys, wrong shapes.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    if adapters(model):
+        present = adapter_config(model)
+        for field in ("adapter", "rank"):
+            ours, theirs = getattr(present, field), getattr(config, field)
+            if ours != theirs:
+                raise ValueError(
+                    f"{field} must be {ours!r} as in the model, got {theirs!r} in {folder}"
+                )
+        expected = {key: tuple(tensor.shape) for key, tensor in _tensors(model).items()}
+    else:
+        expected = _expected_shapes(model, config)
+    tensors = _read_tensors(folder / WEIGHTS)
+    _check_fit(tensors, expected, folder / WEIGHTS)
+    if not adapters(model):
+        adapt(model, config)
+    with torch.no_grad():
+        for key, tensor in _tensors(model).items():
+            tensor.copy_(tensors[key])
+    return model
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    suffix = ".weight" if adapter_config(model).adapter == "lora" else ""
+    found: dict[str, Tensor] = {}
+    for name, layer in adapters(model).items():
+        for factor, tensor in layer.named_parameters(recurse=False):
+            found[f"{_PREFIX}{name}.{factor}{suffix}"] = tensor
+    for name, module in saved_modules(model, adapter_config(model)).items():
+        for key, tensor in module.state_dict(keep_vars=True).items():
+            found[f"{_PREFIX}{name}.{key}"] = tensor
+    return found
+
+
+def _expected_shapes(model: nn.Module, config: LoRADropoutConfig) -> dict[str, tuple[int, ...]]:
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, layer in target_layers(model, config).items():
+        key, r = f"{_PREFIX}{name}.", config.rank
+        if config.adapter == "lora":
+            expected[key + "lora_A.weight"] = (r, layer.in_features)
+            expected[key + "lora_B.weight"] = (layer.out_features, r)
+        else:
+            expected[key + "lora_A"] = (r, layer.in_features)
+            expected[key + "lora_E"] = (r, 1)
+            expected[key + "lora_B"] = (layer.out_features, r)
+    for name, module in saved_modules(model, config).items():
+        for key, tensor in module.state_dict().items():
+            expected[f"{_PREFIX}{name}.{key}"] = tuple(tensor.shape)
+    return expected
+
+
+def _check_fit(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
+    problems = [f"missing key {key!r}" for key in sorted(expected.keys() - tensors.keys())]
+    problems += [f"extra key {key!r}" for key in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{key!r} has shape {tuple(tensors[key].shape)}, the model needs {shape}"
+        for key, shape in sorted(expected.items())
+        if key in tensors and tuple(tensors[key].shape) != shape
+    ]
+    problems += [
+        f"{key!r} holds values that are not finite"
+        for key, tensor in sorted(tensors.items())
+        if not torch.isfinite(tensor).all()
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
+        raise ValueError(f"{path} does not fit the model: {shown}")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter weights at {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter settings at {path}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _read_config(folder: Path) -> LoRADropoutConfig:
+    own = folder / OWN_CONFIG
+    content = _read_json(own if own.is_file() else folder / PEFT_CONFIG)
+    try:
+        if own.is_file():
+            if isinstance(content.get("target_modules"), list):
+                content["target_modules"] = tuple(content["target_modules"])
+            return LoRADropoutConfig(**content)
+        return _from_peft(content)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder}: unusable adapter settings: {error}") from error
+
+
+def _peft_config(config: LoRADropoutConfig, layers: list[str], factor: float) -> dict[str, Any]:
+    targets = config.target_modules
+    common = {
+        "lora_alpha": _whole(config.alpha * factor),
+        "lora_dropout": config.dropout if config.mask == "activation" else 0.0,
+        "target_modules": layers
+        if targets == "all-linear"
+        else list(targets)
+        if isinstance(targets, tuple)
+        else targets,
+        "modules_to_save": list(config.modules_to_save) or None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "base_model_name_or_path": None,
+        "task_type": None,
+    }
+    if config.adapter == "lora":
+        return {"peft_type": "LORA", "r": config.rank, **common}
+    # PEFT divides AdaLoRA's update by the rank; pruned triplets are stored as zeros at full rank.
+    # It also insists on a schedule, which loading never uses.
+    schedule = {"total_step": 1, "tinit": 0, "tfinal": 0}
+    return {
+        "peft_type": "ADALORA",
+        "init_r": config.rank,
+        "target_r": config.rank,
+        **schedule,
+        **common,
+    }
+
+
+def _whole(alpha: float) -> int | float:
+    return int(alpha) if math.isfinite(alpha) and alpha == int(alpha) else alpha
+
+
+def _from_peft(content: dict[str, Any]) -> LoRADropoutConfig:
+    kinds = {"LORA": ("lora", "r"), "ADALORA": ("adalora", "init_r")}
+    if content.get("peft_type") not in kinds:
+        raise ValueError(f"peft_type must be LORA or ADALORA, got {content.get('peft_type')!r}")
+    for field, plain in _PLAIN.items():
+        value = content.get(field, plain)
+        if value != plain and value:
+            raise ValueError(f"{field} is not supported, got {field}={value!r}")
+    kind, rank_field = kinds[content["peft_type"]]
+    dropout = float(content.get("lora_dropout") or 0.0)
+    targets = content["target_modules"]
+    return LoRADropoutConfig(
+        adapter=kind,  # type: ignore[arg-type]
+        rank=content[rank_field],
+        alpha=float(content["lora_alpha"]),
+        dropout=dropout,
+        mask="activation" if dropout > 0 else "none",
+        target_modules=targets if isinstance(targets, str) else tuple(targets),
+        modules_to_save=tuple(content.get("modules_to_save") or ()),
+    )

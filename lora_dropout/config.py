@@ -1,0 +1,81 @@
+"""What an adapter is: one frozen description, checked when made."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
+from lora_dropout.masks import LAWS, MaskLaw, mean_factor
+
+AdapterKind = Literal["lora", "adalora"]
+Inference = Literal["mean", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRADropoutConfig:
+    """Settings of LoRA Dropout (arXiv 2404.09610 v1, section 3).
+
+    Attributes:
+        rank: Rank r of the update, at least 1 and at most the layer's smaller side.
+        alpha: Update scale numerator; the update is multiplied by alpha / rank. The default
+            equals the default rank, so that the update is B A as in Eq. 1.
+        dropout: Rate p in [0, 1] of the mask law.
+        mask: Mask law: `row_column` (the paper's, Eq. 2), `rank`, `entrywise`, `activation`
+            (the usual `lora_dropout`, scaled by 1/(1-p)) or `none`.
+        rescale: Off is the paper (Eq. 3). On, the masked update is divided by the mean of its
+            mask, (1-p)^2 for `row_column`, so that its mean is B A.
+        inference: What a forward pass in eval mode does without masks: `mean` scales the update
+            to the mask's mean, `raw` leaves it unscaled (the paper's Drop_train). Raw weights
+            after unscaled masked training are 1/(1-p)^2 times too large, hence the default.
+        adapter: `lora` or `adalora` (Eqs. 4-6).
+        target_modules: Which `nn.Linear` modules get an adapter: `all-linear`, a regular
+            expression that must match a whole module name, or a tuple of names, each matching
+            the module of that name and every module whose name ends in `.name`.
+        modules_to_save: Names of further modules (a classification head, say) that are trained
+            whole and saved with the adapter; matched as the names in `target_modules`.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    dropout: float = 0.5
+    mask: MaskLaw = "row_column"
+    rescale: bool = False
+    inference: Inference = "mean"
+    adapter: AdapterKind = "lora"
+    target_modules: str | tuple[str, ...] = "all-linear"
+    modules_to_save: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_count("rank", self.rank)
+        check_positive("alpha", self.alpha)
+        check_probability("dropout", self.dropout)
+        check_choice("mask", self.mask, LAWS)
+        check_choice("inference", self.inference, get_args(Inference))
+        check_choice("adapter", self.adapter, get_args(AdapterKind))
+        if not isinstance(self.rescale, bool):
+            raise TypeError(f"rescale must be a bool, got rescale={self.rescale!r}")
+        if not isinstance(self.target_modules, str):
+            object.__setattr__(self, "target_modules", _names(self, "target_modules"))
+            if not self.target_modules:
+                raise ValueError("target_modules must name at least one module, got ()")
+        object.__setattr__(self, "modules_to_save", _names(self, "modules_to_save"))
+
+    @property
+    def mean_factor(self) -> float:
+        """Mean of the masked update as trained, as a multiple of the raw one."""
+        return 1.0 if self.rescale else mean_factor(self.mask, self.dropout)
+
+    @property
+    def mask_scale(self) -> float:
+        """What a masked update is multiplied by: 1 (Eq. 3), or 1 / mean with `rescale`."""
+        if not self.rescale:
+            return 1.0
+        mean = mean_factor(self.mask, self.dropout)
+        # Nothing is kept at p = 1, where 0/0 stands: the update is 0, as in nn.Dropout(1).
+        return 1.0 / mean if mean > 0 else 0.0
+
+
+def _names(config: LoRADropoutConfig, field: str) -> tuple[str, ...]:
+    value = getattr(config, field)
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{field} must be a tuple of module names, got {field}={value!r}")
+    return tuple(value)

@@ -1,0 +1,121 @@
+"""Prediction: the test-time ensemble (arXiv 2404.09610 v1, Eq. 8) and the mask-free modes."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lora_dropout.batching import Inputs, batch_length, call_model, map_inputs, repeat_inputs
+from lora_dropout.checks import check_choice, check_count
+from lora_dropout.model_masks import Masks, sample_masks, use_masks
+
+Average = Literal["probabilities", "logits"]
+Prediction = Literal["ensemble", "mean", "raw"]
+
+
+@torch.no_grad()
+def ensemble_predict(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    masks: Masks | None = None,
+    n_instances: int = 4,
+    generator: torch.Generator | None = None,
+    average: Average = "probabilities",
+    max_rows: int = 1024,
+) -> Tensor:
+    """Average the predictions of N masked models (Eq. 8), several members in one pass.
+
+    Args:
+        model: An adapted model; it runs in eval mode and gets its own mode back.
+        inputs: b examples.
+        masks: The N draws; None draws them.
+        n_instances: N, if `masks` is None.
+        generator: CPU generator for that; None is torch's global one.
+        average: `probabilities` averages the members' softmax over the last dimension; `logits`
+            averages the raw outputs (regression uses this one).
+        max_rows: Greatest number of examples in one pass; it bounds memory only.
+
+    Returns:
+        Shape (b, ..., classes). With `probabilities` the logarithm of the mean probability, so
+        that in both cases the softmax of the result is the prediction.
+    """
+    check_choice("average", average, get_args(Average))
+    check_count("max_rows", max_rows)
+    size = batch_length(inputs)
+    if masks is None:
+        masks = sample_masks(model, n_instances=n_instances, generator=generator)
+    with _evaluating(model):
+        if size > max_rows:
+            indices = torch.arange(size).split(max_rows)
+            parts = [map_inputs(lambda t, i=i: t[i.to(t.device)], inputs) for i in indices]  # type: ignore[misc]
+        else:
+            parts = [inputs]
+        return torch.cat([_average(model, part, masks, average, max_rows) for part in parts])
+
+
+def predict(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    inference: Prediction = "ensemble",
+    n_instances: int = 4,
+    generator: torch.Generator | None = None,
+    average: Average = "probabilities",
+) -> Tensor:
+    """Predict with masks on (`ensemble`) or off (`mean`, `raw`).
+
+    Args:
+        model: An adapted model; it runs in eval mode and gets its own mode back.
+        inputs: b examples.
+        inference: `ensemble` (Eq. 8); `mean` (update scaled to the mask's mean); `raw`
+            (unscaled: the paper's Drop_train).
+        n_instances: Ensemble size N.
+        generator: CPU generator of the ensemble's masks; None is torch's global one.
+        average: What the ensemble averages.
+
+    Returns:
+        Logits, shape (b, ..., classes).
+    """
+    check_choice("inference", inference, get_args(Prediction))
+    if inference == "ensemble":
+        return ensemble_predict(
+            model, inputs, n_instances=n_instances, generator=generator, average=average
+        )
+    with torch.no_grad(), _evaluating(model), use_masks(model, inference):
+        return call_model(model, inputs)
+
+
+def _average(
+    model: nn.Module, inputs: Inputs, masks: Masks, average: Average, max_rows: int
+) -> Tensor:
+    size, n = batch_length(inputs), masks.n_instances
+    members = max(1, max_rows // size)
+    total: Tensor | None = None
+    for start in range(0, n, members):
+        chosen = masks.gather(torch.arange(start, min(start + members, n)))
+        with use_masks(model, chosen):
+            outputs = call_model(model, repeat_inputs(inputs, chosen.n_instances))
+        outputs = outputs.reshape(chosen.n_instances, size, *outputs.shape[1:])
+        if average == "logits":
+            part = outputs.sum(dim=0)
+            total = part if total is None else total + part
+        else:
+            part = outputs.log_softmax(dim=-1).logsumexp(dim=0)
+            total = part if total is None else torch.logaddexp(total, part)
+    assert total is not None
+    return total / n if average == "logits" else total - math.log(n)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,79 @@
+"""Loss, accuracy and calibration of an adapted model on a data set."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_dropout.batching import Inputs, LossFn, batch_length, map_inputs, model_device
+from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.ensemble import Prediction, predict
+
+Data = tuple[Inputs, Tensor]
+
+
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    *,
+    inference: Prediction = "ensemble",
+    n_instances: int = 4,
+    generator: torch.Generator | None = None,
+    loss_fn: LossFn = F.cross_entropy,
+) -> dict[str, float]:
+    """Measure a model.
+
+    Args:
+        model: An adapted model.
+        data: (inputs, targets) of n examples.
+        inference: How to predict (see `predict`).
+        n_instances: Ensemble size.
+        generator: CPU generator of the ensemble's masks; None is torch's global one.
+        loss_fn: (outputs, targets) -> scalar mean. An ensemble of a model with class targets
+            averages probabilities, of any other model it averages outputs.
+
+    Returns:
+        `loss` (for cross-entropy in nats) and, where the targets are classes, `accuracy` and
+        `ece`, both in [0, 1].
+    """
+    inputs, targets = check_data("data", data)
+    device = model_device(model)
+    inputs, targets = map_inputs(lambda t: t.to(device), inputs), targets.to(device)
+    classes = not targets.is_floating_point()
+    outputs = predict(
+        model,
+        inputs,
+        inference=inference,
+        n_instances=n_instances,
+        generator=generator,
+        average="probabilities" if classes else "logits",
+    )
+    result = {"loss": float(loss_fn(outputs, targets))}
+    if classes:
+        probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
+        labels = targets.flatten()
+        result["accuracy"] = float((probabilities.argmax(dim=-1) == labels).double().mean())
+        result["ece"] = expected_calibration_error(probabilities, labels)
+    return result
+
+
+def check_data(name: str, data: Data) -> Data:
+    """Return `data` if it is a pair of inputs and targets of one length.
+
+    Args:
+        name: Name of the argument, for messages.
+        data: (inputs, targets).
+
+    Returns:
+        The pair.
+
+    Raises:
+        TypeError: If it is no pair with a target tensor.
+        ValueError: If it is empty or the lengths differ.
+    """
+    if not (isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Tensor)):
+        raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}")
+    inputs, targets = data
+    size = batch_length(inputs, name=name)
+    if len(targets) != size:
+        raise ValueError(f"{name} must have as many targets as inputs, got {len(targets)}, {size}")
+    return inputs, targets

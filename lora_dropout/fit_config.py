@@ -1,0 +1,74 @@
+"""Settings of a training run: one frozen description, checked when made."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lora_dropout.budget import RankBudget
+from lora_dropout.checks import check_choice, check_count, check_positive
+from lora_dropout.ensemble import Prediction
+from lora_dropout.objective import InstanceMode
+
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Settings of a training run.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Examples a step; the last batch of an epoch may be smaller.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: AdamW's decoupled decay of adapter factors and saved modules.
+        schedule: Learning rate after warm-up: `constant`, or falling to 0 `linear` or `cosine`.
+        warmup_steps: Steps of linear rise.
+        max_grad_norm: Gradients are clipped to this 2-norm; None clips nothing.
+        n_instances: Mask draws N in the loss (Eq. 7). Without masks (dropout 0, or law `none`)
+            all instances agree and one is computed.
+        mode: How the N-instance loss is computed (see `instance_loss`).
+        inference: How history and early stopping predict (see `predict`).
+        eval_instances: Ensemble size there.
+        precision: `float32` (the model's own) or `bf16` (autocast).
+        patience: Stop after this many epochs without a lower held-out loss, and go back to the
+            best weights; None trains to the end and keeps the last weights.
+        rank_budget: AdaLoRA's budget schedule; None prunes nothing.
+        orthogonality: Weight of AdaLoRA's orthogonality term.
+        checkpoint_every: Epochs between two checkpoints.
+        seed: Seed of data order and masks. Evaluation has masks of its own, the same each time.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Schedule = "linear"
+    warmup_steps: int = 0
+    max_grad_norm: float | None = 1.0
+    n_instances: int = 4
+    mode: InstanceMode = "batched"
+    inference: Prediction = "ensemble"
+    eval_instances: int = 8
+    precision: Precision = "float32"
+    patience: int | None = None
+    rank_budget: RankBudget | None = None
+    orthogonality: float = 0.1
+    checkpoint_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "n_instances", "eval_instances", "checkpoint_every"):
+            check_count(name, getattr(self, name))
+        check_count("warmup_steps", self.warmup_steps, minimum=0)
+        check_count("seed", self.seed, minimum=0)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("weight_decay", self.weight_decay, zero_ok=True)
+        check_positive("orthogonality", self.orthogonality, zero_ok=True)
+        if self.max_grad_norm is not None:
+            check_positive("max_grad_norm", self.max_grad_norm)
+        if self.patience is not None:
+            check_count("patience", self.patience)
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_choice("mode", self.mode, get_args(InstanceMode))
+        check_choice("inference", self.inference, get_args(Prediction))
+        check_choice("precision", self.precision, get_args(Precision))

@@ -1,0 +1,158 @@
+"""Put adapters into any `nn.Module`; merge them into the base and take them out again."""
+
+from typing import get_args
+
+import torch
+from torch import nn
+
+from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
+from lora_dropout.checks import check_choice, check_generator
+from lora_dropout.config import Inference, LoRADropoutConfig
+from lora_dropout.targets import saved_modules, target_layers
+
+_LAYERS: dict[str, type[LoRALinear] | type[AdaLoRALinear]] = {
+    "lora": LoRALinear,
+    "adalora": AdaLoRALinear,
+}
+
+
+def adapt(
+    model: nn.Module, config: LoRADropoutConfig, *, generator: torch.Generator | None = None
+) -> nn.Module:
+    """Put an adapter on each matching `nn.Linear`, in place; freeze everything else.
+
+    Args:
+        model: Any module.
+        config: Adapter settings, patterns included.
+        generator: CPU generator of the initial factors (layers in order of their names), or None
+            for torch's global one.
+
+    Returns:
+        The same model. It computes what it did before until the adapters are trained.
+
+    Raises:
+        ValueError: If no module matches a pattern, the rank is above a layer's, a matched layer
+            cannot carry an adapter, or the model has adapters already.
+    """
+    check_generator("generator", generator)
+    if adapters(model):
+        raise ValueError("model must have no adapters yet, got one that was adapted before")
+    targets = target_layers(model, config)
+    smaller = min(min(layer.weight.shape) for layer in targets.values())
+    if config.rank > smaller:
+        raise ValueError(
+            f"rank must be at most {smaller}, the smallest side of a matched layer, "
+            f"got rank={config.rank}"
+        )
+    kept = saved_modules(model, config)
+    model.requires_grad_(False)
+    made: dict[int, AdapterLinear] = {}
+    for name, layer in sorted(targets.items()):
+        if id(layer) not in made:
+            made[id(layer)] = _LAYERS[config.adapter](layer, config, name=name, generator=generator)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, made[id(layer)])
+    for module in kept.values():
+        module.requires_grad_(True)
+    return model
+
+
+def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
+    """The adapter layers of a model.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Layer name (as the adapter knows it) -> layer, sorted by name; empty without adapters.
+    """
+    found = {m.name: m for m in model.modules() if isinstance(m, AdapterLinear)}
+    return dict(sorted(found.items()))
+
+
+def adapter_config(model: nn.Module) -> LoRADropoutConfig:
+    """The settings a model was adapted with.
+
+    Args:
+        model: An adapted model.
+
+    Returns:
+        Its configuration.
+    """
+    return next(iter(need_adapters(model).values())).config
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that training changes: adapter factors and `modules_to_save`.
+
+    Args:
+        model: An adapted model.
+
+    Returns:
+        Qualified name -> parameter.
+    """
+    need_adapters(model)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:
+    """The adapter layers of a model that must have some.
+
+    Args:
+        model: An adapted model.
+
+    Returns:
+        Layer name -> layer, sorted by name.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = adapters(model)
+    if not found:
+        raise ValueError(f"model must have adapters (see adapt), got {type(model).__name__}")
+    return found
+
+
+def merge(model: nn.Module, *, inference: Inference | None = None) -> nn.Module:
+    """Put every mask-free update into its base weight, in place.
+
+    Args:
+        model: An adapted model.
+        inference: `mean`, `raw`, or None for the configuration's.
+
+    Returns:
+        The same model, now as fast as its base. The original weights are kept for `unmerge`.
+
+    Raises:
+        RuntimeError: If it is merged already.
+    """
+    if inference is not None:
+        check_choice("inference", inference, get_args(Inference))
+    layers = need_adapters(model)
+    for name, layer in layers.items():
+        if layer.merged:
+            raise RuntimeError(f"layer {name!r} is merged already")
+    for layer in layers.values():
+        layer.merge(inference)
+    return model
+
+
+def unmerge(model: nn.Module) -> nn.Module:
+    """Undo `merge`: the base weights are again bit-identical to the originals.
+
+    Args:
+        model: A merged model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        RuntimeError: If it is not merged.
+    """
+    layers = need_adapters(model)
+    for name, layer in layers.items():
+        if not layer.merged:
+            raise RuntimeError(f"layer {name!r} is not merged")
+    for layer in layers.values():
+        layer.unmerge()
+    return model

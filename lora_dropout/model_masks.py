@@ -1,0 +1,158 @@
+"""The masks of a whole model: drawn, enumerated, and put to use."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from lora_dropout.checks import check_choice, check_count, check_generator
+from lora_dropout.config import Inference
+from lora_dropout.inject import need_adapters
+from lora_dropout.masks import LayerMask, draw_layer_masks, enumerate_layer_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """N draws of the masks of a whole model.
+
+    Attributes:
+        layers: Layer name -> that layer's N draws.
+        n_instances: N.
+    """
+
+    layers: Mapping[str, LayerMask]
+    n_instances: int
+
+    def select(self, index: int) -> "Masks":
+        """Take one draw.
+
+        Args:
+            index: Which draw, 0 <= index < N.
+
+        Returns:
+            Masks with N = 1.
+        """
+        return Masks({name: mask.select(index) for name, mask in self.layers.items()}, 1)
+
+    def gather(self, indices: Tensor) -> "Masks":
+        """Take several draws.
+
+        Args:
+            indices: Which draws, int64, shape (K,).
+
+        Returns:
+            Masks with N = K.
+        """
+        picked = {name: mask.gather(indices) for name, mask in self.layers.items()}
+        return Masks(picked, len(indices))
+
+    def to(self, device: torch.device | str) -> "Masks":
+        """Move all masks.
+
+        Args:
+            device: Target device.
+
+        Returns:
+            The same masks there.
+        """
+        moved = {name: mask.to(device) for name, mask in self.layers.items()}
+        return Masks(moved, self.n_instances)
+
+
+def sample_masks(
+    model: nn.Module,
+    *,
+    n_instances: int = 1,
+    generator: torch.Generator | None = None,
+    seeds: Tensor | None = None,
+) -> Masks:
+    """Draw N independent masks for all adapters of a model (Eq. 2).
+
+    Args:
+        model: An adapted model.
+        n_instances: N, at least 1.
+        generator: CPU generator that the N seeds are drawn from; None is torch's global one. It
+            advances by N draws, whatever the model.
+        seeds: The seeds themselves, int64 of shape (N,), to replay a draw.
+
+    Returns:
+        The masks, on the model's device. Equal seeds give equal masks on any device, and the
+        first k of N draws are the k draws of the same generator.
+
+    Raises:
+        ValueError: If N < 1, `seeds` has the wrong shape, or the model has no adapters.
+    """
+    layers = need_adapters(model)
+    check_count("n_instances", n_instances)
+    check_generator("generator", generator)
+    if seeds is None:
+        seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
+    if seeds.dtype != torch.int64 or seeds.dim() != 1 or len(seeds) == 0:
+        raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={seeds!r}")
+    device = next(iter(layers.values())).base_layer.weight.device
+    drawn = draw_layer_masks([layer.spec for layer in layers.values()], seeds, device=device)
+    return Masks(drawn, len(seeds))
+
+
+def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
+    """All masks of a model, with their probabilities.
+
+    Args:
+        model: An adapted model with few mask bits in all (for law `activation`, those of a
+            single input row).
+
+    Returns:
+        (masks, float64 probabilities of shape (n_instances,) that sum to 1).
+
+    Raises:
+        ValueError: If there are more than 2^20 masks, or the model has no adapters.
+    """
+    layers = need_adapters(model)
+    parts = {name: enumerate_layer_masks(layer.spec) for name, layer in layers.items()}
+    total = 1
+    for _, weights in parts.values():
+        total *= len(weights)
+    if total > 2**20:
+        raise ValueError(f"model must have at most 2^20 masks to enumerate, got {total}")
+    grid = torch.cartesian_prod(*(torch.arange(len(weights)) for _, weights in parts.values()))
+    choices = grid.reshape(total, len(parts)).unbind(1)
+    masks, probability = {}, torch.ones(total, dtype=torch.float64)
+    for (name, (mask, weights)), choice in zip(parts.items(), choices, strict=True):
+        masks[name] = mask.gather(choice)
+        probability = probability * weights[choice]
+    return Masks(masks, total), probability
+
+
+@contextmanager
+def use_masks(model: nn.Module, masks: Masks | Inference) -> Iterator[None]:
+    """Run forward passes under given masks, or mask-free; restores the former state at the end.
+
+    Args:
+        model: An adapted model.
+        masks: Masks for every adapter; or `mean` (masks off, update scaled to the mask's mean)
+            or `raw` (masks off, unscaled).
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If the masks are not those of this model's layers.
+    """
+    layers = need_adapters(model)
+    if isinstance(masks, Masks):
+        if masks.layers.keys() != layers.keys():
+            odd = sorted(masks.layers.keys() ^ layers.keys())
+            raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
+    else:
+        check_choice("masks", masks, get_args(Inference))
+    before = {name: layer.active for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.active = masks.layers[name] if isinstance(masks, Masks) else masks
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.active = before[name]

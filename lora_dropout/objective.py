@@ -1,0 +1,64 @@
+"""The N-instance loss (arXiv 2404.09610 v1, Eq. 7), three ways."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_dropout.batching import Inputs, LossFn, batch_length, call_model, repeat_inputs
+from lora_dropout.checks import check_choice
+from lora_dropout.model_masks import Masks, use_masks
+
+InstanceMode = Literal["loop", "batched", "grouped"]
+
+
+def instance_loss(
+    model: nn.Module,
+    inputs: Inputs,
+    targets: Tensor,
+    *,
+    masks: Masks,
+    mode: InstanceMode = "batched",
+    loss_fn: LossFn = F.cross_entropy,
+) -> Tensor:
+    """Loss averaged over mask draws: (1/N) sum_r loss(x; theta0 + dtheta(m_r)) (Eq. 7).
+
+    Args:
+        model: An adapted model. It must treat examples apart from each other and keep the batch
+            in the leading dimension throughout (`batched` and `grouped` tell instances by it).
+        inputs: A batch of b examples.
+        targets: Targets, shape (b, ...).
+        masks: N draws.
+        mode: `loop`: N passes. `batched`: one pass over N copies of the batch; the same value to
+            rounding, without other randomness in the model. `grouped`: one pass over the batch,
+            dealt out among the masks in blocks of ceil(b / N) consecutive examples; for a loss
+            that is a mean over examples it has the same expectation at the cost of one pass, and
+            a larger variance.
+        loss_fn: (outputs, targets) -> scalar, a mean over examples.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: If `mode` is unknown, or the batch is empty or of two sizes.
+    """
+    check_choice("mode", mode, get_args(InstanceMode))
+    size = batch_length(inputs)
+    if len(targets) != size:
+        raise ValueError(f"targets must have the batch size {size} of inputs, got {len(targets)}")
+    if mode == "grouped":
+        with use_masks(model, masks):
+            return loss_fn(call_model(model, inputs), targets)
+    if mode == "batched":
+        with use_masks(model, masks):
+            outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
+        if len(outputs) != size * masks.n_instances:
+            raise ValueError(f"model must keep the batch first, got outputs {tuple(outputs.shape)}")
+        losses = [loss_fn(part, targets) for part in outputs.split(size)]
+    else:
+        losses = []
+        for index in range(masks.n_instances):
+            with use_masks(model, masks.select(index)):
+                losses.append(loss_fn(call_model(model, inputs), targets))
+    return torch.stack(losses).mean()

@@ -1,0 +1,303 @@
+"""`fit`: train the adapters of a model, with history, checkpoints and exact resumption."""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lora_dropout.batching import Inputs, LossFn, map_inputs, model_device
+from lora_dropout.budget import RankAllocator, orthogonality_penalty
+from lora_dropout.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from lora_dropout.evaluation import Data, check_data, evaluate
+from lora_dropout.fit_config import FitConfig
+from lora_dropout.inject import adapter_config, adapters, trainable_parameters
+from lora_dropout.model_masks import sample_masks
+from lora_dropout.objective import instance_loss
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run left behind, beside the trained model.
+
+    Attributes:
+        history: One record an epoch, the untrained model (epoch 0) first. Keys: `epoch`, `step`,
+            `objective` (mean masked training loss of the epoch; absent at epoch 0), `train_loss`,
+            and with class targets `train_accuracy`, `train_ece`; with held-out data the same
+            under `held_out_`, and `gap` = held-out loss - training loss.
+        best_epoch: Epoch of the lowest held-out loss (None without held-out data).
+        stopped_early: Whether patience ran out.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int | None
+    stopped_early: bool
+
+
+def fit(
+    model: nn.Module,
+    train: Data,
+    *,
+    held_out: Data | None = None,
+    config: FitConfig | None = None,
+    loss_fn: LossFn = F.cross_entropy,
+    device: str | torch.device = "auto",
+    checkpoint_folder: str | Path | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train the adapters (and saved modules) of a model by the N-instance loss (Eq. 7).
+
+    Args:
+        model: An adapted model; it is trained in place, moved to `device`, left in eval mode.
+        train: (inputs, targets); inputs is a tensor or a mapping of tensors.
+        held_out: The same, for the history and early stopping. What stopped the training is no
+            longer unseen: keep a third set for the final figure.
+        config: Settings; None is the default ones.
+        loss_fn: (outputs, targets) -> scalar, a mean over examples.
+        device: `auto` takes a GPU if there is one.
+        checkpoint_folder: Where to checkpoint, and to resume from if a checkpoint of the same
+            run is there. On CPU a resumed run ends bit-identical to an uninterrupted one.
+        progress: Whether to show a progress bar (on standard error).
+
+    Returns:
+        History and outcome.
+
+    Raises:
+        ValueError: If data are empty, settings do not fit the model, or a checkpoint is damaged
+            or of another run.
+        FloatingPointError: If the loss is not finite; weights and checkpoints stay as they were
+            before that step.
+    """
+    config = config or FitConfig()
+    check_data("train", train)
+    if held_out is not None:
+        check_data("held_out", held_out)
+    elif config.patience is not None:
+        raise ValueError(f"patience={config.patience} needs held_out data, got held_out=None")
+    for name, layer in adapters(model).items():
+        if layer.merged:
+            raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
+    run = _Run(model, train, held_out, config, loss_fn, _resolve_device(device))
+    if checkpoint_folder is not None:
+        state = load_checkpoint(checkpoint_folder, settings=run.settings)
+        if state is not None:
+            run.restore(state)
+    if not run.history:
+        run.record()
+    bar = tqdm(
+        total=config.epochs, initial=run.epoch, unit="epoch", disable=not progress, leave=False
+    )
+    with bar:
+        while run.epoch < config.epochs and not run.stopped:
+            run.train_epoch()
+            bar.update()
+            bar.set_postfix({k: f"{run.history[-1][k]:.3g}" for k in run.shown})
+            last = run.epoch == config.epochs or run.stopped
+            if checkpoint_folder is not None and (last or run.epoch % config.checkpoint_every == 0):
+                save_checkpoint(checkpoint_folder, run.state())
+    return run.finish()
+
+
+@dataclass
+class _Run:
+    """One training run: everything a checkpoint must carry, and the loop over one epoch."""
+
+    model: nn.Module
+    train: Data
+    held_out: Data | None
+    config: FitConfig
+    loss_fn: LossFn
+    device: torch.device
+    epoch: int = 0
+    step: int = 0
+    stopped: bool = False
+    best_epoch: int | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.model.to(self.device)
+        model_device(self.model)
+        self.parameters = trainable_parameters(self.model)
+        self.settings = {
+            **asdict(config),
+            "adapter": asdict(adapter_config(self.model)),
+            "train": fingerprint(self.train),
+            "held_out": None if self.held_out is None else fingerprint(self.held_out),
+            "parameters": {name: list(p.shape) for name, p in self.parameters.items()},
+        }
+        self.inputs, self.targets = self._move(self.train)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        steps_per_epoch = math.ceil(len(self.targets) / config.batch_size)
+        self.total_steps = steps_per_epoch * config.epochs
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_at)
+        adapter = adapter_config(self.model)
+        # Identical instances: one of them is the whole sum.
+        masked = adapter.mask != "none" and adapter.dropout > 0
+        self.n_instances = config.n_instances if masked else 1
+        self.allocator = (
+            RankAllocator(self.model, config.rank_budget, total_steps=self.total_steps)
+            if config.rank_budget is not None
+            else None
+        )
+        self.orthogonality = config.orthogonality if adapter.adapter == "adalora" else 0.0
+        self.shown = ["train_loss"] + (["held_out_loss"] if self.held_out is not None else [])
+
+    def train_epoch(self) -> None:
+        order = torch.randperm(len(self.targets), generator=self.generator)
+        total = 0.0
+        for indices in order.split(self.config.batch_size):
+            total += self._train_step(indices.to(self.device)) * len(indices)
+        self.epoch += 1
+        self.record(objective=total / len(order))
+
+    def _train_step(self, indices: Tensor) -> float:
+        config = self.config
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        autocast = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if config.precision == "bf16"
+            else nullcontext()
+        )
+        masks = sample_masks(self.model, n_instances=self.n_instances, generator=self.generator)
+        with autocast:
+            loss = instance_loss(
+                self.model,
+                map_inputs(lambda t: t[indices], self.inputs),
+                self.targets[indices],
+                masks=masks,
+                mode=config.mode,
+                loss_fn=self.loss_fn,
+            )
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"loss must be finite, got loss={value} at step {self.step + 1} "
+                f"(learning_rate={config.learning_rate}); weights are those before the step"
+            )
+        if self.orthogonality:
+            loss = loss + self.orthogonality * orthogonality_penalty(self.model)
+        loss.backward()
+        if self.allocator:
+            self.allocator.observe()
+        if config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        if self.allocator:
+            self.allocator.prune(self.step)
+        return value
+
+    def record(self, **extra: float) -> None:
+        record: dict[str, float] = {"epoch": self.epoch, "step": self.step, **extra}
+        record |= {f"train_{k}": v for k, v in self._evaluate(self.train).items()}
+        if self.held_out is not None:
+            record |= {f"held_out_{k}": v for k, v in self._evaluate(self.held_out).items()}
+            record["gap"] = record["held_out_loss"] - record["train_loss"]
+        self.history.append(record)
+        if self.held_out is not None:
+            self._track_best(record["held_out_loss"])
+
+    def _track_best(self, loss: float) -> None:
+        losses = [past["held_out_loss"] for past in self.history[:-1]]
+        if not losses or loss < min(losses):
+            self.best_epoch = self.epoch
+            if self.config.patience is not None:
+                self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
+        elif self.config.patience is not None and self.best_epoch is not None:
+            self.stopped = self.epoch - self.best_epoch >= self.config.patience
+
+    def _evaluate(self, data: Data) -> dict[str, float]:
+        return evaluate(
+            self.model,
+            data,
+            inference=self.config.inference,
+            n_instances=self.config.eval_instances if self.n_instances > 1 else 1,
+            generator=torch.Generator().manual_seed(self.config.seed + 2**32),
+            loss_fn=self.loss_fn,
+        )
+
+    def finish(self) -> FitResult:
+        if self.best:
+            self._load_parameters(self.best)
+        self.model.eval()
+        return FitResult(self.history, self.best_epoch, self.stopped)
+
+    def state(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "settings": self.settings,
+            "epoch": self.epoch,
+            "step": self.step,
+            "stopped": self.stopped,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "history": self.history,
+            "parameters": {k: p.detach() for k, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "global_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "allocator": self.allocator.state_dict() if self.allocator else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.epoch, self.step, self.stopped = state["epoch"], state["step"], state["stopped"]
+        self.best_epoch, self.history = state["best_epoch"], state["history"]
+        self.best = {k: t.to(self.device) for k, t in state["best"].items()}
+        self._load_parameters(state["parameters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["global_rng"])
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.allocator and state["allocator"] is not None:
+            moved = {
+                group: {k: t.to(self.device) for k, t in tensors.items()}
+                for group, tensors in state["allocator"].items()
+            }
+            self.allocator.load_state_dict(moved)
+
+    def _load_parameters(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def _move(self, data: Data) -> tuple[Inputs, Tensor]:
+        inputs, targets = data
+        return map_inputs(lambda t: t.to(self.device), inputs), targets.to(self.device)
+
+    def _rate_at(self, step: int) -> float:
+        config = self.config
+        if step < config.warmup_steps:
+            return (step + 1) / config.warmup_steps
+        left = max(self.total_steps - config.warmup_steps, 1)
+        progress = min((step - config.warmup_steps) / left, 1.0)
+        if config.schedule == "linear":
+            return 1.0 - progress
+        if config.schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 1.0
+
+
+def _resolve_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

@@ -1,0 +1,78 @@
+"""The masked low-rank update, the one function behind every adapter layer.
+
+arXiv 2404.09610 v1, Eqs. 2-6. The masks multiply the small factors, (N, r, n2) and (N, n1, r),
+so masking costs next to nothing beside the products with the activations.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_dropout.checks import check_same_device
+from lora_dropout.masks import LayerMask
+
+
+def masked_update(
+    x: Tensor, A: Tensor, B: Tensor, *, mask: LayerMask | None, scaling: float
+) -> Tensor:
+    """Compute scaling * (m_B * B) (A * m_A) x, for one mask or for N in one pass.
+
+    With N > 1 draws the leading dimension of `x` is dealt out: block r, of ceil(R / N)
+    consecutive entries of it, uses draw r (the last blocks are shorter, or empty, if N does not
+    divide R). Every token and example inside a block shares its mask.
+
+    Args:
+        x: Input, shape (R, ..., n2); the leading dimension must run over the batch.
+        A: Right factor, shape (r, n2).
+        B: Left factor, shape (n1, r).
+        mask: N draws, or None for no mask.
+        scaling: alpha / r, times whatever rescaling the caller wants; it multiplies a small
+            factor, not the output.
+
+    Returns:
+        The update, shape (R, ..., n1). Law `activation` includes its usual 1/(1-p).
+
+    Raises:
+        ValueError: If the tensors are on different devices, `x` has no batch dimension, or its
+            last dimension is not n2.
+    """
+    check_same_device(x=x, A=A, B=B)
+    if x.shape[-1] != A.shape[1]:
+        raise ValueError(f"x must end in {A.shape[1]} features, got x of shape {tuple(x.shape)}")
+    B = B * scaling
+    if mask is None or mask.law == "none":
+        return F.linear(F.linear(x, A), B)
+    if mask.n_instances == 1 and mask.law in ("row_column", "rank"):
+        masked_A, masked_B = _mask_factors(A, B, mask)
+        return F.linear(F.linear(x, masked_A[0]), masked_B[0])
+    return _instance_update(x, A, B, mask)
+
+
+def _mask_factors(A: Tensor, B: Tensor, mask: LayerMask) -> tuple[Tensor, Tensor]:
+    if mask.rows is not None and mask.columns is not None:
+        return A * mask.columns[:, None, :], B * mask.rows[:, :, None]
+    if mask.ranks is not None:
+        return A * mask.ranks[:, :, None], B.expand(mask.n_instances, *B.shape)
+    raise ValueError(f"mask must carry the bits of its law, got an empty mask of law {mask.law!r}")
+
+
+def _instance_update(x: Tensor, A: Tensor, B: Tensor, mask: LayerMask) -> Tensor:
+    if x.dim() < 2:
+        raise ValueError(f"x must have a batch dimension, got x of shape {tuple(x.shape)}")
+    n = mask.n_instances
+    block = -(-x.shape[0] // n)
+    missing = n * block - x.shape[0]
+    padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+    blocks = padded.reshape(n, -1, x.shape[-1])  # (N, M, n2)
+    if mask.law == "activation":
+        keep_rate = 1.0 - mask.dropout
+        scale = 1.0 / keep_rate if keep_rate > 0 else 0.0
+        update = F.linear(F.linear(blocks * mask.activation_keep(blocks) * scale, A), B)
+    elif mask.entries is not None:
+        update = torch.bmm(blocks, (mask.entries * (B @ A)).transpose(1, 2))
+    else:
+        masked_A, masked_B = _mask_factors(A, B, mask)
+        hidden = torch.bmm(blocks, masked_A.transpose(1, 2))
+        update = torch.bmm(hidden, masked_B.transpose(1, 2))
+    update = update.reshape(n * block, *x.shape[1:-1], B.shape[0])
+    return update[: x.shape[0]] if missing else update
