@@ -37,12 +37,12 @@ class RankBudget:
     beta2: float = 0.85
 
     def __post_init__(self) -> None:
-        check_count("target_rank", self.target_rank)
-        check_count("warmup_steps", self.warmup_steps, minimum=0)
-        check_count("final_steps", self.final_steps, minimum=0)
-        check_count("interval", self.interval)
-        check_probability("beta1", self.beta1)
-        check_probability("beta2", self.beta2)
+        for name in ("target_rank", "interval"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        for name in ("warmup_steps", "final_steps"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=0))
+        for name in ("beta1", "beta2"):
+            object.__setattr__(self, name, check_probability(name, getattr(self, name)))
 
     def at(self, step: int, *, total_steps: int, initial: int, target: int) -> int:
         """Number of singular values kept after a step (arXiv 2303.10512, Eq. 12, corrected).

@@ -45,9 +45,10 @@ class LoRADropoutConfig:
     modules_to_save: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_count("rank", self.rank)
-        check_positive("alpha", self.alpha)
-        check_probability("dropout", self.dropout)
+        # Plain numbers, so that settings can be written whatever scalar type they came as.
+        object.__setattr__(self, "rank", check_count("rank", self.rank))
+        object.__setattr__(self, "alpha", check_positive("alpha", self.alpha))
+        object.__setattr__(self, "dropout", check_probability("dropout", self.dropout))
         check_choice("mask", self.mask, LAWS)
         check_choice("inference", self.inference, get_args(Inference))
         check_choice("adapter", self.adapter, get_args(AdapterKind))
@@ -62,7 +63,8 @@ class LoRADropoutConfig:
     @property
     def mean_factor(self) -> float:
         """Mean of the masked update as trained, as a multiple of the raw one."""
-        return 1.0 if self.rescale else mean_factor(self.mask, self.dropout)
+        mean = mean_factor(self.mask, self.dropout)
+        return 1.0 if self.rescale and mean > 0 else mean
 
     @property
     def mask_scale(self) -> float:

@@ -34,6 +34,8 @@ class FitConfig:
             best weights; None trains to the end and keeps the last weights.
         rank_budget: AdaLoRA's budget schedule; None prunes nothing.
         orthogonality: Weight of AdaLoRA's orthogonality term.
+        evaluate_every: Epochs between two records of the history (the last epoch has one too);
+            early stopping sees these alone.
         checkpoint_every: Epochs between two checkpoints.
         seed: Seed of data order and masks. Evaluation has masks of its own, the same each time.
     """
@@ -53,22 +55,29 @@ class FitConfig:
     patience: int | None = None
     rank_budget: RankBudget | None = None
     orthogonality: float = 0.1
+    evaluate_every: int = 1
     checkpoint_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "n_instances", "eval_instances", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "n_instances", "eval_instances"):
             check_count(name, getattr(self, name))
-        check_count("warmup_steps", self.warmup_steps, minimum=0)
-        check_count("seed", self.seed, minimum=0)
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("weight_decay", self.weight_decay, zero_ok=True)
-        check_positive("orthogonality", self.orthogonality, zero_ok=True)
+        for name in ("evaluate_every", "checkpoint_every"):
+            self._set(name, check_count(name, getattr(self, name)))
+        for name in ("warmup_steps", "seed"):
+            self._set(name, check_count(name, getattr(self, name), minimum=0))
+        self._set("learning_rate", check_positive("learning_rate", self.learning_rate))
+        for name in ("weight_decay", "orthogonality"):
+            self._set(name, check_positive(name, getattr(self, name), zero_ok=True))
         if self.max_grad_norm is not None:
-            check_positive("max_grad_norm", self.max_grad_norm)
+            self._set("max_grad_norm", check_positive("max_grad_norm", self.max_grad_norm))
         if self.patience is not None:
-            check_count("patience", self.patience)
+            self._set("patience", check_count("patience", self.patience))
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("mode", self.mode, get_args(InstanceMode))
         check_choice("inference", self.inference, get_args(Prediction))
         check_choice("precision", self.precision, get_args(Precision))
+
+    def _set(self, name: str, value: float) -> None:
+        # Plain numbers: a NumPy scalar in a checkpoint could not be read back safely.
+        object.__setattr__(self, name, value)
