@@ -1,7 +1,7 @@
 """Checkpoints of a training run: one file, replaced atomically, read without running code."""
 
 import hashlib
-import pickle
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,21 @@ from lora_dropout.evaluation import Data
 from lora_dropout.files import atomic_path
 
 NAME = "checkpoint.pt"
+_DIGEST_BYTES = 32
 
 
 def save_checkpoint(folder: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint, behind a digest of its bytes.
 
     Args:
         folder: Checkpoint folder, made if needed.
         state: Tensors, numbers, strings, and containers of them.
     """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
     with atomic_path(Path(folder) / NAME) as path:
-        torch.save(dict(state), path)
+        path.write_bytes(_digest(content) + content)
 
 
 def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -42,11 +46,12 @@ def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[
     path = Path(folder) / NAME
     if not path.is_file():
         return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        stored = state["settings"]
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged, remove it to start afresh: {error}") from error
+    raw = path.read_bytes()
+    digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+    if digest != _digest(content):
+        raise ValueError(f"{path} is damaged, remove it to start afresh")
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    stored = state["settings"]
     changed = [
         f"{key}: {stored.get(key)!r} there, {settings.get(key)!r} here"
         for key in sorted(stored.keys() | settings.keys())
@@ -73,6 +78,10 @@ def fingerprint(data: Data) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -61,7 +61,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_instances", "eval_instances"):
-            check_count(name, getattr(self, name))
+            self._set(name, check_count(name, getattr(self, name)))
         for name in ("evaluate_every", "checkpoint_every"):
             self._set(name, check_count(name, getattr(self, name)))
         for name in ("warmup_steps", "seed"):

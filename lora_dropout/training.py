@@ -18,7 +18,7 @@ from lora_dropout.checkpoint import fingerprint, load_checkpoint, save_checkpoin
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapter_config, adapters, trainable_parameters
-from lora_dropout.model_masks import sample_masks
+from lora_dropout.model_masks import sample_masks, use_masks
 from lora_dropout.objective import instance_loss
 
 
@@ -71,8 +71,8 @@ def fit(
     Raises:
         ValueError: If data are empty, settings do not fit the model, or a checkpoint is damaged
             or of another run.
-        FloatingPointError: If the loss is not finite; weights and checkpoints stay as they were
-            before that step.
+        FloatingPointError: If the loss or a gradient is not finite; weights and checkpoints stay
+            as they were before that step.
     """
     config = config or FitConfig()
     check_data("train", train)
@@ -148,6 +148,7 @@ class _Run:
         # Identical instances: one of them is the whole sum.
         masked = adapter.mask != "none" and adapter.dropout > 0
         self.n_instances = config.n_instances if masked else 1
+        self.eval_instances = config.eval_instances if masked else 1
         self.allocator = (
             RankAllocator(self.model, config.rank_budget, total_steps=self.total_steps)
             if config.rank_budget is not None
@@ -191,7 +192,9 @@ class _Run:
             )
         if self.orthogonality:
             loss = loss + self.orthogonality * orthogonality_penalty(self.model)
-        loss.backward()
+        with use_masks(self.model, masks):  # activation checkpointing runs forward again here
+            loss.backward()
+        self._check_gradients()
         if self.allocator:
             self.allocator.observe()
         if config.max_grad_norm is not None:
@@ -204,6 +207,18 @@ class _Run:
         return value
 
     def record(self, **extra: float) -> None:
+    def _check_gradients(self) -> None:
+        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        # One sum over all says it in the usual case, at the cost of one wait for the device.
+        total = torch.stack([g.detach().float().abs().sum() for g in gradients.values()]).sum()
+        if not math.isfinite(total.item()):
+            bad = [name for name, g in gradients.items() if not torch.isfinite(g).all()]
+            if bad:
+                raise FloatingPointError(
+                    f"gradients must be finite, those of {bad} are not at step {self.step + 1}; "
+                    "weights are those before the step"
+                )
+
         record: dict[str, float] = {"epoch": self.epoch, "step": self.step, **extra}
         record |= {f"train_{k}": v for k, v in self._evaluate(self.train).items()}
         if self.held_out is not None:
@@ -227,7 +242,7 @@ class _Run:
             self.model,
             data,
             inference=self.config.inference,
-            n_instances=self.config.eval_instances if self.n_instances > 1 else 1,
+            n_instances=self.eval_instances,
             generator=torch.Generator().manual_seed(self.config.seed + 2**32),
             loss_fn=self.loss_fn,
         )
