@@ -7,16 +7,18 @@ its `lora_alpha` is written such that plain PEFT computes what our mask-free inf
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lora_dropout.checks import check_choice
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.files import atomic_path
 from lora_dropout.inject import adapt, adapter_config, adapters
@@ -33,6 +35,14 @@ _PLAIN = {
     "use_rslora": False,
     "use_dora": False,
     "fan_in_fan_out": False,
+    "exclude_modules": None,
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "monteclora_config": None,
     "rank_pattern": {},
     "alpha_pattern": {},
     "layers_to_transform": None,
@@ -40,6 +50,8 @@ _PLAIN = {
     "target_parameters": None,
     "trainable_token_indices": None,
 }
+# PEFT's other ways to initialise change the base weights as well.
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 def save_adapter(
@@ -60,16 +72,21 @@ def save_adapter(
         ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale.
     """
     config = adapter_config(model)
+    if inference is not None:
+        check_choice("inference", inference, get_args(Inference))
     folder = Path(folder)
     factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
     if factor == 0.0:
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(model).items()}
+    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {
+        key: tensor.detach().cpu().contiguous().clone() for key, tensor in _tensors(model).items()
+    }
     paths = [folder / WEIGHTS, folder / PEFT_CONFIG, folder / OWN_CONFIG]
     with atomic_path(paths[0]) as path:
         save_file(tensors, path, metadata={"format": "pt"})
     for target, content in (
-        (paths[1], _peft_config(config, sorted(adapters(model)), factor)),
+        (paths[1], _peft_config(config, _peft_targets(model, config), factor)),
         (paths[2], asdict(config)),
     ):
         with atomic_path(target) as path:
@@ -84,7 +101,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     Everything is checked before anything is changed.
 
     Args:
-        model: The base model, or one adapted with the same layers, rank and kind.
+        model: The base model, or one adapted with the same layers, rank, alpha and kind. Such a
+            model keeps its own mask law and dropout.
         folder: A folder that `save_adapter` or PEFT's `save_pretrained` wrote.
 
     Returns:
@@ -92,14 +110,18 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: If a file is missing.
+        RuntimeError: If the model is merged.
         ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
             fit the model: missing or extra keys, wrong shapes.
     """
     folder = Path(folder)
     config = _read_config(folder)
     if adapters(model):
+        for name, layer in adapters(model).items():
+            if layer.merged:
+                raise RuntimeError(f"layer {name!r} is merged: unmerge before loading")
         present = adapter_config(model)
-        for field in ("adapter", "rank"):
+        for field in ("adapter", "rank", "alpha"):
             ours, theirs = getattr(present, field), getattr(config, field)
             if ours != theirs:
                 raise ValueError(
@@ -132,7 +154,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _expected_shapes(model: nn.Module, config: LoRADropoutConfig) -> dict[str, tuple[int, ...]]:
     expected: dict[str, tuple[int, ...]] = {}
-    for name, layer in target_layers(model, config).items():
+    seen: set[int] = set()
+    for name, layer in sorted(target_layers(model, config).items()):
+        if id(layer) in seen:  # a layer that two names share has one adapter, under the first
+            continue
+        seen.add(id(layer))
         key, r = f"{_PREFIX}{name}.", config.rank
         if config.adapter == "lora":
             expected[key + "lora_A.weight"] = (r, layer.in_features)
@@ -201,16 +227,29 @@ def _read_config(folder: Path) -> LoRADropoutConfig:
         raise ValueError(f"{folder}: unusable adapter settings: {error}") from error
 
 
-def _peft_config(config: LoRADropoutConfig, layers: list[str], factor: float) -> dict[str, Any]:
-    targets = config.target_modules
+def _peft_targets(model: nn.Module, config: LoRADropoutConfig) -> list[str] | str:
+    if config.target_modules != "all-linear":
+        targets = config.target_modules
+        return targets if isinstance(targets, str) else list(targets)
+    names = list(adapters(model))
+    endings = tuple(f".{name}" for name in names)
+    if any(
+        isinstance(module, nn.Linear) and name.endswith(endings) and name not in names
+        for name, module in model.named_modules()
+    ):
+        # To PEFT a listed name stands for every module whose name ends in it; an expression does
+        # not.
+        return "|".join(re.escape(name) for name in names)
+    return names
+
+
+def _peft_config(
+    config: LoRADropoutConfig, targets: list[str] | str, factor: float
+) -> dict[str, Any]:
     common = {
         "lora_alpha": _whole(config.alpha * factor),
         "lora_dropout": config.dropout if config.mask == "activation" else 0.0,
-        "target_modules": layers
-        if targets == "all-linear"
-        else list(targets)
-        if isinstance(targets, tuple)
-        else targets,
+        "target_modules": targets,
         "modules_to_save": list(config.modules_to_save) or None,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -244,6 +283,9 @@ def _from_peft(content: dict[str, Any]) -> LoRADropoutConfig:
         value = content.get(field, plain)
         if value != plain and value:
             raise ValueError(f"{field} is not supported, got {field}={value!r}")
+    start = content.get("init_lora_weights", True)
+    if start not in _PLAIN_STARTS:
+        raise ValueError(f"init_lora_weights={start!r} changes the base, which is not supported")
     kind, rank_field = kinds[content["peft_type"]]
     dropout = float(content.get("lora_dropout") or 0.0)
     targets = content["target_modules"]

@@ -50,7 +50,11 @@ def target_layers(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.L
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Linear) and name
     }
-    attention = {name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
+    attention = {
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.MultiheadAttention)
+    }
     saved = tuple(saved_modules(model, config))
     patterns = config.target_modules
     if patterns == "all-linear":
