@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.checks import check_same_device
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
 from lora_dropout.update import masked_update
@@ -43,7 +44,11 @@ class AdapterLinear(nn.Module, ABC):
         self.config = config
         self.name = name
         self.active: Active = None
+        self.rows: int | None = None  # examples in the passes to come, where known
         self._unmerged: tuple[nn.Parameter] | None = None  # a tuple hides it from the module
+        # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
+        # them, unless one of them has a hook.
+        self.register_forward_pre_hook(_do_nothing)
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -91,17 +96,24 @@ class AdapterLinear(nn.Module, ABC):
 
         Raises:
             RuntimeError: If the layer is merged and a mask is active or training mode is on.
+            ValueError: If `x` is on another device, or its leading dimension is not the batch.
         """
-        output = self.base_layer(x)
         if self.merged:
             if self.training or isinstance(self.active, LayerMask):
                 raise RuntimeError(
                     f"layer {self.name!r} is merged: unmerge before training or masking"
                 )
-            return output
-        mask, factor = self._mask_and_factor(x.device)
+            return self.base_layer(x)
         A, B = self.factors()
-        return output + masked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        check_same_device(x=x, A=A, B=B)
+        mask, factor = self._mask_and_factor(x.device)
+        if mask is not None:
+            self._check_rows(x, mask.n_instances)
+        output = self.base_layer(x)
+        if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(A.dtype)
+        update = masked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        return output + update.to(output.dtype)
 
     def delta_weight(self, inference: Inference | None = None) -> Tensor:
         """The mask-free update of the weight.
@@ -158,6 +170,19 @@ class AdapterLinear(nn.Module, ABC):
         config = self.config
         return f"rank={config.rank}, dropout={config.dropout}, mask={config.mask!r}"
 
+    def _check_rows(self, x: Tensor, n_instances: int) -> None:
+        if self.rows is None or n_instances == 1 or x.dim() < 2:
+            return
+        # Examples flattened into their tokens still fall into whole blocks if N divides the batch.
+        step = self.rows if self.rows % n_instances == 0 else None
+        if x.shape[0] == self.rows or (step is not None and x.shape[0] % step == 0):
+            return
+        raise ValueError(
+            f"layer {self.name!r} must get the batch of {self.rows} rows in its leading dimension "
+            f"to run {n_instances} instances in one pass, got x of shape {tuple(x.shape)}; "
+            "run one instance a pass (mode='loop')"
+        )
+
     def _inference_factor(self, inference: Inference) -> float:
         return self.config.mean_factor if inference == "mean" else 1.0
 
@@ -176,6 +201,10 @@ class AdapterLinear(nn.Module, ABC):
         # Factors of a half-precision base are kept in float32: AdamW's steps are too small for it.
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return nn.Parameter(torch.zeros(*shape, device=weight.device, dtype=dtype))
+
+
+def _do_nothing(module: nn.Module, inputs: tuple[object, ...]) -> None:
+    pass
 
 
 class LoRALinear(AdapterLinear):

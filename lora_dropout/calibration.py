@@ -17,7 +17,7 @@ def expected_calibration_error(
     Args:
         probabilities: Shape (n, classes), rows sum to 1.
         targets: Class indices, shape (n,).
-        n_bins: Number of bins of (0, 1].
+        n_bins: Number of bins, each with its lower edge; the last has both.
 
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].

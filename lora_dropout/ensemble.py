@@ -37,7 +37,10 @@ def ensemble_predict(
         generator: CPU generator for that; None is torch's global one.
         average: `probabilities` averages the members' softmax over the last dimension; `logits`
             averages the raw outputs (regression uses this one).
-        max_rows: Greatest number of examples in one pass; it bounds memory only.
+        max_rows: Greatest number of examples in one pass; it bounds memory only. (Under law
+            `activation`, whose bits go by the position in the pass, it also decides, once there
+            are more examples than this, which bits an example gets.) With `max_rows` = the number
+            of examples, members run one after another, which suits any model.
 
     Returns:
         Shape (b, ..., classes). With `probabilities` the logarithm of the mean probability, so
@@ -97,7 +100,7 @@ def _average(
     total: Tensor | None = None
     for start in range(0, n, members):
         chosen = masks.gather(torch.arange(start, min(start + members, n)))
-        with use_masks(model, chosen):
+        with use_masks(model, chosen, rows=size * chosen.n_instances):
             outputs = call_model(model, repeat_inputs(inputs, chosen.n_instances))
         outputs = outputs.reshape(chosen.n_instances, size, *outputs.shape[1:])
         if average == "logits":

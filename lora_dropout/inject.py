@@ -54,6 +54,10 @@ def adapt(
         setattr(model.get_submodule(parent), child, made[id(layer)])
     for module in kept.values():
         module.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            # Its nested tensors are for layers that read weights without calling the modules.
+            module.use_nested_tensor = False
     return model
 
 
@@ -65,8 +69,16 @@ def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
 
     Returns:
         Layer name (as the adapter knows it) -> layer, sorted by name; empty without adapters.
+
+    Raises:
+        ValueError: If two adapters have one name, as after `adapt` on two parts of a model: their
+            masks would be the same.
     """
-    found = {m.name: m for m in model.modules() if isinstance(m, AdapterLinear)}
+    layers = [m for m in model.modules() if isinstance(m, AdapterLinear)]
+    found = {layer.name: layer for layer in layers}
+    if len(found) < len(layers):
+        names = sorted(layer.name for layer in layers)
+        raise ValueError(f"adapter names must be unique in a model, got {names}")
     return dict(sorted(found.items()))
 
 

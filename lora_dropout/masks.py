@@ -130,6 +130,36 @@ class LayerMask:
         bits = random_bits(self.keys.to(x.device)[:, None], counters, threshold_of(self.dropout))
         return bits.view(x.shape)
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where the bits are; None for law `none`, which has none."""
+        return next((t.device for t in self._tensors().values() if t is not None), None)
+
+    def check_fits(self, layer: LayerSpec) -> None:
+        """Check that these bits are for a layer of this shape.
+
+        Args:
+            layer: The layer they are to mask.
+
+        Raises:
+            ValueError: If a shape differs; the message names the layer and both shapes.
+        """
+        n, out, width = self.n_instances, layer.out_features, layer.in_features
+        shapes: dict[str, tuple[int, ...]] = {
+            "rows": (n, out),
+            "columns": (n, width),
+            "ranks": (n, layer.rank),
+            "entries": (n, out, width),
+            "activations": (n, 1, width),
+            "keys": (n,),
+        }
+        for field, tensor in self._tensors().items():
+            if tensor is not None and tuple(tensor.shape) != shapes[field]:
+                raise ValueError(
+                    f"masks must fit the model: layer {layer.name!r} needs {field} of shape "
+                    f"{shapes[field]}, got {tuple(tensor.shape)}"
+                )
+
     def _tensors(self) -> dict[str, Tensor | None]:
         return {
             "rows": self.rows,

@@ -127,13 +127,18 @@ def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
 
 
 @contextmanager
-def use_masks(model: nn.Module, masks: Masks | Inference) -> Iterator[None]:
+def use_masks(
+    model: nn.Module, masks: Masks | Inference, *, rows: int | None = None
+) -> Iterator[None]:
     """Run forward passes under given masks, or mask-free; restores the former state at the end.
 
     Args:
         model: An adapted model.
         masks: Masks for every adapter; or `mean` (masks off, update scaled to the mask's mean)
-            or `raw` (masks off, unscaled).
+            or `raw` (masks off, unscaled). Masks are moved to the model's device.
+        rows: Number of examples in the coming passes, copies for each instance included. With
+            it, a layer that sees anything but the batch in its leading dimension raises an error
+            instead of dealing out the wrong blocks. None checks nothing.
 
     Yields:
         Nothing.
@@ -148,11 +153,19 @@ def use_masks(model: nn.Module, masks: Masks | Inference) -> Iterator[None]:
             raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
     else:
         check_choice("masks", masks, get_args(Inference))
-    before = {name: layer.active for name, layer in layers.items()}
+    active: dict[str, LayerMask | Inference] = {}
+    for name, layer in layers.items():
+        if isinstance(masks, Masks):
+            mask, device = masks.layers[name], layer.base_layer.weight.device
+            mask.check_fits(layer.spec)
+            active[name] = mask if mask.device in (None, device) else mask.to(device)
+        else:
+            active[name] = masks
+    before = {name: (layer.active, layer.rows) for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            layer.active = masks.layers[name] if isinstance(masks, Masks) else masks
+            layer.active, layer.rows = active[name], rows
         yield
     finally:
         for name, layer in layers.items():
-            layer.active = before[name]
+            layer.active, layer.rows = before[name]

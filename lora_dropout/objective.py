@@ -37,21 +37,25 @@ def instance_loss(
             a larger variance.
         loss_fn: (outputs, targets) -> scalar, a mean over examples.
 
+    Under activation checkpointing, run the backward pass inside `use_masks(model, masks)` too:
+    the recomputation must meet the same masks (`fit` does so; not with `loop` and N > 1).
+
     Returns:
         Scalar tensor.
 
     Raises:
-        ValueError: If `mode` is unknown, or the batch is empty or of two sizes.
+        ValueError: If `mode` is unknown, the batch is empty or of two sizes, or in one pass over
+            N instances a layer sees another leading dimension than the batch.
     """
     check_choice("mode", mode, get_args(InstanceMode))
     size = batch_length(inputs)
     if len(targets) != size:
         raise ValueError(f"targets must have the batch size {size} of inputs, got {len(targets)}")
     if mode == "grouped":
-        with use_masks(model, masks):
+        with use_masks(model, masks, rows=size):
             return loss_fn(call_model(model, inputs), targets)
     if mode == "batched":
-        with use_masks(model, masks):
+        with use_masks(model, masks, rows=size * masks.n_instances):
             outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
         if len(outputs) != size * masks.n_instances:
             raise ValueError(f"model must keep the batch first, got outputs {tuple(outputs.shape)}")

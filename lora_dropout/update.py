@@ -4,6 +4,8 @@ arXiv 2404.09610 v1, Eqs. 2-6. The masks multiply the small factors, (N, r, n2) 
 so masking costs next to nothing beside the products with the activations.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,7 +65,8 @@ def _instance_update(x: Tensor, A: Tensor, B: Tensor, mask: LayerMask) -> Tensor
     block = -(-x.shape[0] // n)
     missing = n * block - x.shape[0]
     padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
-    blocks = padded.reshape(n, -1, x.shape[-1])  # (N, M, n2)
+    rows = block * math.prod(x.shape[1:-1])
+    blocks = padded.reshape(n, rows, x.shape[-1])  # (N, M, n2)
     if mask.law == "activation":
         keep_rate = 1.0 - mask.dropout
         scale = 1.0 / keep_rate if keep_rate > 0 else 0.0
