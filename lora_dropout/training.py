@@ -206,7 +206,6 @@ class _Run:
             self.allocator.prune(self.step)
         return value
 
-    def record(self, **extra: float) -> None:
     def _check_gradients(self) -> None:
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         # One sum over all says it in the usual case, at the cost of one wait for the device.
@@ -219,6 +218,7 @@ class _Run:
                     "weights are those before the step"
                 )
 
+    def record(self, **extra: float) -> None:
         record: dict[str, float] = {"epoch": self.epoch, "step": self.step, **extra}
         record |= {f"train_{k}": v for k, v in self._evaluate(self.train).items()}
         if self.held_out is not None:
