@@ -1,0 +1,139 @@
+"""Fine-tuning runs on the digits task: the settings that figures share, and one run as a cell."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from lora_dropout import (
+    FitConfig,
+    LoRADropoutConfig,
+    RankBudget,
+    adapt,
+    evaluate,
+    fit,
+)
+from lora_dropout.ensemble import Prediction
+from lora_dropout.files import atomic_path
+from lora_dropout.tasks.digits import digits_target, pretrain_digits
+from lora_dropout.tasks.vit import VisionTransformer
+from paper_figures.store import Cell, Store
+
+
+def pretrained(store: Store, *, epochs: int) -> Path:
+    """Pretrain the base model once.
+
+    Args:
+        store: Where it is kept.
+        epochs: Length of the pretraining.
+
+    Returns:
+        Path of its weights.
+    """
+    path = store.path({"base": "digits", "epochs": epochs}).with_suffix(".safetensors")
+    if not path.is_file():
+        model = pretrain_digits(seed=0, epochs=epochs)
+        with atomic_path(path) as temporary:
+            save_model(model, str(temporary))
+    return path
+
+
+def make_cell(
+    *,
+    base: Path,
+    adapter: str,
+    dropout: float,
+    learning_rate: float,
+    seed: int,
+    epochs: int,
+    tuning: bool,
+) -> Cell:
+    """Describe one run.
+
+    Args:
+        base: Weights of the pretrained model.
+        adapter: `lora` or `adalora`.
+        dropout: Rate p of LoRA Dropout; 0 is the plain method.
+        learning_rate: Peak learning rate.
+        seed: Seed of target set, initial factors, data order and masks.
+        epochs: Length of the run.
+        tuning: Whether to measure on the validation set, at the end only; else on the test set.
+
+    Returns:
+        The cell.
+    """
+    return {
+        "base": str(base),
+        "adapter": adapter,
+        "dropout": dropout,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "epochs": epochs,
+        "tuning": tuning,
+    }
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Fine-tune once.
+
+    Args:
+        cell: From `make_cell`.
+
+    Returns:
+        `history` (see `FitResult`), and `final`: test metrics by inference mode (validation
+        metrics when tuning).
+    """
+    torch.set_num_threads(1)  # one run a core
+    seed, epochs, dropout = cell["seed"], cell["epochs"], cell["dropout"]
+    target = digits_target(seed=seed)
+    model = VisionTransformer()
+    load_model(model, cell["base"])
+    adapt(
+        model,
+        LoRADropoutConfig(
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            adapter=cell["adapter"],
+            target_modules=r"blocks\..*",
+        ),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    steps = epochs * -(-len(target.train[1]) // 32)
+    config = FitConfig(
+        epochs=epochs,
+        batch_size=32,
+        learning_rate=cell["learning_rate"],
+        schedule="constant",
+        n_instances=4,
+        inference="ensemble" if dropout else "mean",
+        eval_instances=4,
+        rank_budget=_budget(steps) if cell["adapter"] == "adalora" else None,
+        evaluate_every=epochs if cell["tuning"] else max(1, epochs // 20),
+        seed=seed,
+    )
+    held_out = target.validation if cell["tuning"] else target.test
+    result = fit(model, target.train, held_out=held_out, config=config, progress=False)
+    return {"history": result.history, "final": _final(model, held_out, dropout, seed)}
+
+
+def _budget(steps: int) -> RankBudget:
+    return RankBudget(
+        target_rank=4, warmup_steps=steps // 10, final_steps=3 * steps // 10, interval=5
+    )
+
+
+def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, dict[str, float]]:
+    modes: tuple[Prediction, ...] = ("ensemble", "mean", "raw") if dropout else ("mean",)
+    return {
+        mode: evaluate(
+            model,
+            data,
+            inference=mode,
+            n_instances=4,
+            generator=torch.Generator().manual_seed(seed + 2**32),
+        )
+        for mode in modes
+    }
