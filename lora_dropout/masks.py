@@ -252,7 +252,8 @@ def enumerate_layer_masks(layer: LayerSpec) -> tuple[LayerMask, Tensor]:
     bits = (codes[:, None] >> torch.arange(n_bits)) & 1 == 1
     kept = bits.sum(dim=1).double()
     dropped = n_bits - kept
-    probability = (1.0 - layer.dropout) ** kept * torch.tensor(layer.dropout).double() ** dropped
+    rate = torch.tensor(layer.dropout, dtype=torch.float64)
+    probability = (1.0 - rate) ** kept * rate**dropped
     mask = _assemble(layer, len(codes), bits, None)
     return mask, probability
 
