@@ -235,8 +235,6 @@ def test_enumerated_activation_masks_are_of_one_row() -> None:
 def test_masks_know_what_they_fit() -> None:
     mask = draw_layer_masks([spec("row_column", 0.5, Shape(3, 4, 2))], torch.arange(2))["layer"]
     mask.check_fits(spec("row_column", 0.5, Shape(3, 4, 1), "x"))
-    with pytest.raises(
-        ValueError, match=r"layer 'x' needs columns of shape \(2, 1\), got \(2, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"'x' needs columns of shape \(2, 1\), got \(2, 4\)"):
         mask.check_fits(spec("row_column", 0.5, Shape(3, 1, 1), "x"))
     assert mask.to("meta").device == torch.device("meta")
