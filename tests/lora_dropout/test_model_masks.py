@@ -104,7 +104,7 @@ def test_enumeration_is_the_product_over_layers(law: str) -> None:
     if flat:
         everything = torch.cat(flat, dim=1)
         assert len(everything.unique(dim=0)) == 2**bits
-        kept = everything.sum(dim=1)
+        kept = everything.sum(dim=1).double()
         torch.testing.assert_close(
             probability, 0.7**kept * 0.3 ** (bits - kept), rtol=IDENTITY, atol=IDENTITY
         )

@@ -1,0 +1,57 @@
+"""Measuring a model."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lora_dropout import LoRADropoutConfig, ensemble_predict, evaluate, sample_masks
+from lora_dropout import expected_calibration_error as ece
+from tests.lora_dropout.strategies import generator, normal, two_layers
+
+CONFIG = LoRADropoutConfig(rank=2, dropout=0.4)
+
+
+def test_classes() -> None:
+    model, x, y = two_layers(CONFIG), normal(9, 5, seed=1), torch.arange(9) % 3
+    got = evaluate(model, (x, y), n_instances=3, generator=generator(4))
+    masks = sample_masks(model, n_instances=3, generator=generator(4))
+    logits = ensemble_predict(model, x, masks=masks)
+    assert got["loss"] == pytest.approx(float(F.cross_entropy(logits, y)))
+    assert got["accuracy"] == float((logits.argmax(dim=1) == y).double().mean())
+    assert got["ece"] == pytest.approx(ece(logits.softmax(dim=1), y))
+
+
+def test_regression_averages_outputs() -> None:
+    model, x, y = two_layers(CONFIG), normal(9, 5, seed=1), normal(9, 3, seed=2)
+    got = evaluate(model, (x, y), n_instances=3, generator=generator(4), loss_fn=F.mse_loss)
+    masks = sample_masks(model, n_instances=3, generator=generator(4))
+    wanted = F.mse_loss(ensemble_predict(model, x, masks=masks, average="logits"), y)
+    assert got == {"loss": pytest.approx(float(wanted))}
+
+
+def test_one_prediction_a_token() -> None:
+    model, x = two_layers(CONFIG), normal(4, 6, 5, seed=1)
+    y = torch.arange(24).reshape(4, 6) % 3
+    got = evaluate(
+        model, (x, y), loss_fn=lambda out, t: F.cross_entropy(out.flatten(0, 1), t.flatten())
+    )
+    assert set(got) == {"loss", "accuracy", "ece"}
+
+
+def test_bad_data() -> None:
+    model, x = two_layers(CONFIG), normal(4, 5, seed=1)
+    with pytest.raises(TypeError, match=r"data must be a pair \(inputs, targets\), got list"):
+        evaluate(model, [x, x])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="data must not be empty, got batch sizes {'data': 0}"):
+        evaluate(model, (x[:0], torch.zeros(0)))
+    with pytest.raises(ValueError, match="data must have as many targets as inputs, got 3, 4"):
+        evaluate(model, (x, torch.zeros(3)))
+    with pytest.raises(ValueError, match="data must have one batch size, got {'a': 4, 'b': 3}"):
+        evaluate(model, ({"a": x, "b": x[:3]}, torch.zeros(4)))
+
+
+def test_model_on_two_devices() -> None:
+    model, x = two_layers(CONFIG), normal(4, 5, seed=1)
+    model[2].to("meta")
+    with pytest.raises(ValueError, match=r"one device, got parameters on \['cpu', 'meta'\]"):
+        evaluate(model, (x, torch.zeros(4).long()))
