@@ -111,7 +111,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         inference="ensemble" if dropout else "mean",
         eval_instances=4,
         rank_budget=_budget(steps) if cell["adapter"] == "adalora" else None,
-        evaluate_every=epochs if cell["tuning"] else max(1, epochs // 20),
+        evaluate_every=epochs if cell["tuning"] else max(1, epochs // 15),
         seed=seed,
     )
     held_out = target.validation if cell["tuning"] else target.test

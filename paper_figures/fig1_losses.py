@@ -39,7 +39,7 @@ METHODS = tuple(Method(a, p) for a in ("lora", "adalora") for p in (0.0, DROPOUT
 class Settings(NamedTuple):
     """How much to compute."""
 
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     tuning_seeds: tuple[int, ...] = (100, 101, 102)
     seeds: tuple[int, ...] = tuple(range(10))
     epochs: int = 60
@@ -149,13 +149,12 @@ def draw(runs: dict[Method, list[dict[str, Any]]], stem: Path) -> list[Path]:
                 bands = np.array([mean_interval(column) for column in curves.T])
                 name = "test" if split == "held_out" else "training"
                 axis.plot(steps, bands[:, 0], line, color=color, label=f"{method.label}, {name}")
-                low = np.maximum(bands[:, 0] - bands[:, 1], curves.min(axis=0) * 0.5)
-                axis.fill_between(
-                    steps, low, bands[:, 0] + bands[:, 1], color=color, alpha=0.15, linewidth=0
-                )
-        axis.set_yscale("log")
+                low, high = bands[:, 0] - bands[:, 1], bands[:, 0] + bands[:, 1]
+                axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        # The untrained model's loss, far above, would flatten what matters: the gap at the end.
+        axis.set_ylim(0.0, 2.5)
         axis.set_xlabel("training step")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper right")
         axis.set_title({"lora": "LoRA", "adalora": "AdaLoRA"}[adapter])
     axes[0].set_ylabel("cross-entropy (nats)")
     files = save_figure(figure, stem)
