@@ -1,5 +1,7 @@
 """AdaLoRA's rank allocation (arXiv 2303.10512)."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_schedule(warmup: int, final: int, span: int, target: int, extra: int) -
     ]
     assert values[: warmup + 1] == [initial] * (warmup + 1)
     assert values[total - final :] == [target] * (final + 1)
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     for t in range(warmup, total - final + 1):  # Eq. 12, in exact integer arithmetic
         exact = target + (initial - target) * (span - (t - warmup)) ** 3 / span**3
         assert abs(values[t] - exact) <= 0.5 + 1e-9

@@ -42,11 +42,11 @@ def test_bad_data() -> None:
     model, x = two_layers(CONFIG), normal(4, 5, seed=1)
     with pytest.raises(TypeError, match=r"data must be a pair \(inputs, targets\), got list"):
         evaluate(model, [x, x])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="data must not be empty, got batch sizes {'data': 0}"):
+    with pytest.raises(ValueError, match=r"data must not be empty, got batch sizes {'data': 0}"):
         evaluate(model, (x[:0], torch.zeros(0)))
     with pytest.raises(ValueError, match="data must have as many targets as inputs, got 3, 4"):
         evaluate(model, (x, torch.zeros(3)))
-    with pytest.raises(ValueError, match="data must have one batch size, got {'a': 4, 'b': 3}"):
+    with pytest.raises(ValueError, match=r"data must have one batch size, got {'a': 4, 'b': 3}"):
         evaluate(model, ({"a": x, "b": x[:3]}, torch.zeros(4)))
 
 
