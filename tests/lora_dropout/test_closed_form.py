@@ -24,8 +24,8 @@ from lora_dropout import (
 from tests.lora_dropout.strategies import ALGEBRA, OPTIMUM, close, fill, normal
 
 N1, N2, EXAMPLES = 3, 4, 30
-# Adam on random masks, of which the last tenth of the way is almost without noise: the distance
-# left, relative to the solution. The unmasked solution is at least five times as far away.
+# Adam on random masks: the relative distance that sampling leaves at fixed seeds (0.008 to 0.031
+# when this was written). The unmasked solution is more than five times as far away.
 SAMPLED = 0.04
 
 
@@ -126,7 +126,7 @@ def test_fit_reaches_the_minimiser(rank: int, p: float, mode: str) -> None:
     settings = FitConfig(
         epochs=700,
         batch_size=EXAMPLES * copies,
-        learning_rate=0.02,
+        learning_rate=0.1,
         max_grad_norm=None,
         n_instances=40,
         mode=mode,  # type: ignore[arg-type]
@@ -139,7 +139,6 @@ def test_fit_reaches_the_minimiser(rank: int, p: float, mode: str) -> None:
     fit(model, train, config=settings, loss_fn=F.mse_loss, device="cpu", progress=False)
     got = adapters(model)["0"].delta_weight("mean").detach()
     want, unmasked = minimiser(model, rank, p), minimiser(model, rank, 0.0)
-    print("DIST", rank, mode, float((got-want).norm()/want.norm()), float((unmasked-want).norm()/want.norm()))
     distance = float((got - want).norm() / want.norm())
     assert distance < SAMPLED
     assert float((unmasked - want).norm() / want.norm()) > 5 * SAMPLED
