@@ -27,10 +27,10 @@ class FitResult:
     """What a run left behind, beside the trained model.
 
     Attributes:
-        history: One record an epoch, the untrained model (epoch 0) first. Keys: `epoch`, `step`,
-            `objective` (mean masked training loss of the epoch; absent at epoch 0), `train_loss`,
-            and with class targets `train_accuracy`, `train_ece`; with held-out data the same
-            under `held_out_`, and `gap` = held-out loss - training loss.
+        history: One record an evaluation, the untrained model (epoch 0) first. Keys: `epoch`,
+            `step`, `objective` (mean masked training loss of the epoch; absent at epoch 0),
+            `train_loss`, and with class targets `train_accuracy`, `train_ece`; with held-out data
+            the same under `held_out_`, and `gap` = held-out loss - training loss.
         best_epoch: Epoch of the lowest held-out loss (None without held-out data).
         stopped_early: Whether patience ran out.
     """
@@ -163,7 +163,8 @@ class _Run:
         for indices in order.split(self.config.batch_size):
             total += self._train_step(indices.to(self.device)) * len(indices)
         self.epoch += 1
-        self.record(objective=total / len(order))
+        if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
+            self.record(objective=total / len(order))
 
     def _train_step(self, indices: Tensor) -> float:
         config = self.config
