@@ -45,7 +45,8 @@ class AdapterLinear(nn.Module, ABC):
         self.name = name
         self.active: Active = None
         self.rows: int | None = None  # examples in the passes to come, where known
-        self._unmerged: tuple[nn.Parameter] | None = None  # a tuple hides it from the module
+        # What was merged and how; a tuple hides the parameter from the module.
+        self._unmerged: tuple[nn.Parameter, Inference] | None = None
         # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
         # them, unless one of them has a hook.
         self.register_forward_pre_hook(_do_nothing)
@@ -95,13 +96,15 @@ class AdapterLinear(nn.Module, ABC):
             Output, shape (R, ..., out_features).
 
         Raises:
-            RuntimeError: If the layer is merged and a mask is active or training mode is on.
+            RuntimeError: If the layer is merged and training mode is on, or a mask or another
+                inference mode is asked for.
             ValueError: If `x` is on another device, or its leading dimension is not the batch.
         """
-        if self.merged:
-            if self.training or isinstance(self.active, LayerMask):
+        if self._unmerged is not None:
+            if self.training or self.active not in (None, self._unmerged[1]):
                 raise RuntimeError(
-                    f"layer {self.name!r} is merged: unmerge before training or masking"
+                    f"layer {self.name!r} is merged: unmerge before training, masking or another "
+                    f"inference mode than {self._unmerged[1]!r}"
                 )
             return self.base_layer(x)
         A, B = self.factors()
@@ -140,10 +143,11 @@ class AdapterLinear(nn.Module, ABC):
         if self.merged:
             raise RuntimeError(f"layer {self.name!r} is merged already")
         weight = self.base_layer.get_parameter("weight")
+        inference = inference or self.config.inference
         merged = (weight + self.delta_weight(inference)).to(weight.dtype)
         # A new Parameter: one that is tied to another module must not change there.
         self.base_layer.weight = nn.Parameter(merged, requires_grad=False)
-        self._unmerged = (weight,)
+        self._unmerged = (weight, inference)
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -154,7 +158,7 @@ class AdapterLinear(nn.Module, ABC):
         """
         if self._unmerged is None:
             raise RuntimeError(f"layer {self.name!r} is not merged")
-        (weight,) = self._unmerged
+        weight, _ = self._unmerged
         merged = self.base_layer.weight
         if weight.device != merged.device or weight.dtype != merged.dtype:
             weight.data = weight.data.to(merged.device, merged.dtype)

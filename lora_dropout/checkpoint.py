@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_dropout.evaluation import Data
 from lora_dropout.files import atomic_path
@@ -77,6 +77,24 @@ def fingerprint(data: Data) -> str:
     for key, tensor in sorted({**named, "targets": targets}.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """A digest of a model's frozen weights, to tell one base from another.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Hexadecimal digest of names, types, shapes and the first 256 values of each frozen
+        parameter: all bytes of a large model would take too long.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)} ".encode())
+            digest.update(_bytes(parameter.flatten()[:256]))
     return digest.hexdigest()
 
 

@@ -48,15 +48,10 @@ def ensemble_predict(
     """
     check_choice("average", average, get_args(Average))
     check_count("max_rows", max_rows)
-    size = batch_length(inputs)
     if masks is None:
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
     with _evaluating(model):
-        if size > max_rows:
-            indices = torch.arange(size).split(max_rows)
-            parts = [map_inputs(lambda t, i=i: t[i.to(t.device)], inputs) for i in indices]  # type: ignore[misc]
-        else:
-            parts = [inputs]
+        parts = _split(inputs, max_rows)
         return torch.cat([_average(model, part, masks, average, max_rows) for part in parts])
 
 
@@ -68,6 +63,7 @@ def predict(
     n_instances: int = 4,
     generator: torch.Generator | None = None,
     average: Average = "probabilities",
+    max_rows: int = 1024,
 ) -> Tensor:
     """Predict with masks on (`ensemble`) or off (`mean`, `raw`).
 
@@ -79,6 +75,7 @@ def predict(
         n_instances: Ensemble size N.
         generator: CPU generator of the ensemble's masks; None is torch's global one.
         average: What the ensemble averages.
+        max_rows: Greatest number of examples in one pass.
 
     Returns:
         Logits, shape (b, ..., classes).
@@ -86,10 +83,21 @@ def predict(
     check_choice("inference", inference, get_args(Prediction))
     if inference == "ensemble":
         return ensemble_predict(
-            model, inputs, n_instances=n_instances, generator=generator, average=average
+            model,
+            inputs,
+            n_instances=n_instances,
+            generator=generator,
+            average=average,
+            max_rows=max_rows,
         )
+    check_count("max_rows", max_rows)
     with torch.no_grad(), _evaluating(model), use_masks(model, inference):
-        return call_model(model, inputs)
+        return torch.cat([call_model(model, part) for part in _split(inputs, max_rows)])
+
+
+def _split(inputs: Inputs, max_rows: int) -> list[Inputs]:
+    starts = range(0, batch_length(inputs), max_rows)
+    return [map_inputs(lambda t, i=i: t[i : i + max_rows], inputs) for i in starts]  # type: ignore[misc]
 
 
 def _average(

@@ -10,6 +10,8 @@ from lora_dropout.ensemble import Prediction, predict
 
 Data = tuple[Inputs, Tensor]
 
+_IGNORED = -100  # the label that torch's cross-entropy leaves out
+
 
 def evaluate(
     model: nn.Module,
@@ -24,7 +26,7 @@ def evaluate(
 
     Args:
         model: An adapted model.
-        data: (inputs, targets) of n examples.
+        data: (inputs, targets) of n examples; class targets of -100 are left out.
         inference: How to predict (see `predict`).
         n_instances: Ensemble size.
         generator: CPU generator of the ensemble's masks; None is torch's global one.
@@ -51,6 +53,8 @@ def evaluate(
     if classes:
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
+        counted = labels != _IGNORED
+        probabilities, labels = probabilities[counted], labels[counted]
         result["accuracy"] = float((probabilities.argmax(dim=-1) == labels).double().mean())
         result["ece"] = expected_calibration_error(probabilities, labels)
     return result

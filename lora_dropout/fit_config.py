@@ -31,7 +31,8 @@ class FitConfig:
         eval_instances: Ensemble size there.
         precision: `float32` (the model's own) or `bf16` (autocast).
         patience: Stop after this many epochs without a lower held-out loss, and go back to the
-            best weights; None trains to the end and keeps the last weights.
+            best weights (with `rank_budget` these may be from before the pruning); None trains to
+            the end and keeps the last weights.
         rank_budget: AdaLoRA's budget schedule; None prunes nothing.
         orthogonality: Weight of AdaLoRA's orthogonality term.
         evaluate_every: Epochs between two records of the history (the last epoch has one too);

@@ -76,7 +76,8 @@ def sample_masks(
         n_instances: N, at least 1.
         generator: CPU generator that the N seeds are drawn from; None is torch's global one. It
             advances by N draws, whatever the model.
-        seeds: The seeds themselves, int64 of shape (N,), to replay a draw.
+        seeds: The seeds themselves, int64 of shape (N,), to replay a draw; `n_instances` and
+            `generator` then go unused.
 
     Returns:
         The masks, on the model's device. Equal seeds give equal masks on any device, and the

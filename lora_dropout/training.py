@@ -14,7 +14,12 @@ from tqdm import tqdm
 
 from lora_dropout.batching import Inputs, LossFn, map_inputs, model_device
 from lora_dropout.budget import RankAllocator, orthogonality_penalty
-from lora_dropout.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from lora_dropout.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    model_fingerprint,
+    save_checkpoint,
+)
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapter_config, adapters, trainable_parameters
@@ -129,6 +134,7 @@ class _Run:
         self.settings = {
             **asdict(config),
             "adapter": asdict(adapter_config(self.model)),
+            "base": model_fingerprint(self.model),
             "train": fingerprint(self.train),
             "held_out": None if self.held_out is None else fingerprint(self.held_out),
             "parameters": {name: list(p.shape) for name, p in self.parameters.items()},

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lora_dropout import LoRADropoutConfig, ensemble_predict, predict, sample_masks, use_masks
+from lora_dropout import (
+    LoRADropoutConfig,
+    ensemble_predict,
+    merge,
+    predict,
+    sample_masks,
+    use_masks,
+)
 from tests.lora_dropout.strategies import (
     ALGEBRA,
     close,
@@ -110,3 +117,18 @@ def test_bad_input() -> None:
         predict(model, x, inference="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inputs must not be empty"):
         ensemble_predict(model, x[:0])
+
+
+def test_a_merged_model_refuses_another_inference_mode() -> None:
+    model, x = two_layers(config()), normal(4, 5, seed=1)
+    before = predict(model, x, inference="mean")
+    merge(model, inference="mean")
+    close(predict(model, x, inference="mean"), before, ALGEBRA)
+    with pytest.raises(RuntimeError, match="merged: unmerge before .* than 'mean'"):
+        predict(model, x, inference="raw")
+
+
+def test_mask_free_modes_do_not_depend_on_max_rows() -> None:
+    model, x = two_layers(config()), normal(7, 5, seed=1)
+    whole = predict(model, x, inference="raw")
+    close(predict(model, x, inference="raw", max_rows=3), whole, ALGEBRA)

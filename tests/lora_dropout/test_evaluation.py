@@ -55,3 +55,11 @@ def test_model_on_two_devices() -> None:
     model[2].to("meta")
     with pytest.raises(ValueError, match=r"one device, got parameters on \['cpu', 'meta'\]"):
         evaluate(model, (x, torch.zeros(4).long()))
+
+
+def test_ignored_targets_do_not_count() -> None:
+    model, x = two_layers(CONFIG), normal(6, 5, seed=1)
+    labels = torch.tensor([0, -100, 1, 0, -100, 1])
+    kept = labels != -100
+    some = evaluate(model, (x, labels), inference="mean")
+    assert some == pytest.approx(evaluate(model, (x[kept], labels[kept]), inference="mean"))

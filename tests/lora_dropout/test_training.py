@@ -394,3 +394,12 @@ def test_gpu_run_follows_the_cpu_run() -> None:
         )
         histories.append([record["train_loss"] for record in result.history])
     assert histories[1] == pytest.approx(histories[0], rel=1e-3)
+
+
+def test_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
+    train, held_out = sets()
+    fit(small(), train, held_out=held_out, config=config(), checkpoint_folder=tmp_path)
+    other = small()
+    next(iter(adapters(other).values())).base_layer.weight.data[0, 0] += 1.0
+    with pytest.raises(ValueError, match=r"other settings \(base: "):
+        fit(other, train, held_out=held_out, config=config(), checkpoint_folder=tmp_path)
