@@ -124,7 +124,7 @@ def test_a_merged_model_refuses_another_inference_mode() -> None:
     before = predict(model, x, inference="mean")
     merge(model, inference="mean")
     close(predict(model, x, inference="mean"), before, ALGEBRA)
-    with pytest.raises(RuntimeError, match="merged: unmerge before .* than 'mean'"):
+    with pytest.raises(RuntimeError, match=r"merged: unmerge before .* than 'mean'"):
         predict(model, x, inference="raw")
 
 
