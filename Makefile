@@ -30,6 +30,6 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:  ## remove the environment, results and caches
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+clean:  ## remove the environment and caches (results stay: they are work done)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
