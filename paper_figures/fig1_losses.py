@@ -138,7 +138,7 @@ def draw(runs: dict[Method, list[dict[str, Any]]], stem: Path) -> list[Path]:
         The files written.
     """
     use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.1), sharey=True, layout="constrained")
     for axis, adapter in zip(axes, ("lora", "adalora"), strict=True):
         for method in METHODS:
             if method.adapter != adapter:
@@ -148,15 +148,16 @@ def draw(runs: dict[Method, list[dict[str, Any]]], stem: Path) -> list[Path]:
                 steps, curves = _curves(runs[method], f"{split}_loss")
                 bands = np.array([mean_interval(column) for column in curves.T])
                 name = "test" if split == "held_out" else "training"
-                axis.plot(steps, bands[:, 0], line, color=color, label=f"{method.label}, {name}")
+                label = f"{'with' if method.dropout else 'without'} LoRA Dropout, {name}"
+                axis.plot(steps, bands[:, 0], line, color=color, label=label)
                 low, high = bands[:, 0] - bands[:, 1], bands[:, 0] + bands[:, 1]
                 axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         # The untrained model's loss, far above, would flatten what matters: the gap at the end.
         axis.set_ylim(0.0, 2.5)
         axis.set_xlabel("training step")
-        axis.legend(fontsize=8, loc="upper right")
         axis.set_title({"lora": "LoRA", "adalora": "AdaLoRA"}[adapter])
     axes[0].set_ylabel("cross-entropy (nats)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     files = save_figure(figure, stem)
     plt.close(figure)
     return files
