@@ -1,8 +1,8 @@
 """What a proof is here, and the two engines that check its steps.
 
-A step is checked by a machine or it is marked as argued: `Argument` keeps the two apart. sympy checks
-identities (the difference of both sides is the zero polynomial or zero rational function); z3 checks
-implications between polynomial inequalities over the reals (the negation has no model).
+A step is checked by a machine or it is marked as argued: `Argument` keeps the two apart. sympy
+checks identities (the difference of both sides is the zero polynomial or zero rational function);
+z3 checks implications between polynomial inequalities over the reals (the negation has no model).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ class Proof:
         holds: True when every checked step passed.
         method: The engines used, for instance ``"sympy"`` or ``"sympy + z3"``.
         statement: What is proved, with its assumptions and what was encoded.
-        steps: One line a step: ``[sympy] ...: ok``, ``[z3] ...: ok``, ``[argued] ...``, or ``FAILED``.
+        steps: One line a step: ``[sympy] ...: ok`` (or ``FAILED``), ``[z3] ...: ok``,
+            ``[argued] ...``.
     """
 
     holds: bool

@@ -39,7 +39,7 @@ def prove() -> Proof:
     )
     q, rate, s, t, s_next = z3.Reals("q rate s t s_next")
     argument.implies(
-        "p in (0, 1] gives q > 0", [0 < rate, rate <= 1, q == 2 * rate - rate * rate], q > 0
+        "p in (0, 1] gives q > 0", [rate > 0, rate <= 1, q == 2 * rate - rate * rate], q > 0
     )
     argument.implies(
         "induction on the number of entries: s_next = s + t^2, s >= 0 and q s_next = 0 "

@@ -13,10 +13,10 @@ def prove() -> Proof:
         The checked argument.
     """
     argument = Argument(
-        "Two linear layers with the same mean update E: one under LoRA Dropout at rate p, one under "
-        "activation dropout with 1/(1-q) scaling at rate q = 2p - p^2. Twice the difference of their "
-        "expected squared losses is (p/k) tr(E (Sigma - diag Sigma) E^T). So they agree for every "
-        "diagonal Sigma, in particular for isotropic inputs."
+        "Two linear layers with the same mean update E: one under LoRA Dropout at rate p, one "
+        "under activation dropout with 1/(1-q) scaling at rate q = 2p - p^2. Twice the difference "
+        "of their expected squared losses is (p/k) tr(E (Sigma - diag Sigma) E^T). So they agree "
+        "for every diagonal Sigma, in particular for isotropic inputs."
     )
     b, a, sigma, p = generic_layer(2, 1, 2)
     k, q = 1 - p, 2 * p - p**2

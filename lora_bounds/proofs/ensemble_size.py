@@ -17,8 +17,9 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "Members exchangeable, loss convex in the output: E loss(average of N+1) <= E loss(average of "
-        "N) for every N >= 1. Exchangeability is needed: members of different quality can make it rise."
+        "Members exchangeable, loss convex in the output: E loss(average of N+1) <= E "
+        "loss(average of N) for every N >= 1. Exchangeability is needed: members of different "
+        "quality can make it rise."
     )
     for size in (1, 2, 3, 4):
         members = sympy.symbols(f"o0:{size + 1}")

@@ -15,10 +15,10 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "For every eta, Lmin, lambda, p with Lmin + 2 lambda q > 0 the gap term of Thm 4.4 is at least "
-        "C/sqrt(2 n delta); so it is vacuous (>= C) whenever 2 n delta <= 1, and in any case when "
-        "n <= (1 + 24 eta^2/(C (Lmin + 2 lambda q)))/(2 delta). It pays 1/delta inside the root: the "
-        "ratio to a term in log(1/delta) grows without bound as delta -> 0."
+        "For every eta, Lmin, lambda, p with Lmin + 2 lambda q > 0 the gap term of Thm 4.4 is at "
+        "least C/sqrt(2 n delta); so it is vacuous (>= C) whenever 2 n delta <= 1, and in any "
+        "case when n <= (1 + 24 eta^2/(C (Lmin + 2 lambda q)))/(2 delta). It pays 1/delta inside "
+        "the root: the ratio to a term in log(1/delta) grows without bound as delta -> 0."
     )
     size, n, delta, eta, denominator, term, level, ratio = z3.Reals(
         "C n delta eta m term level ratio"
@@ -32,8 +32,10 @@ def prove() -> Proof:
         ratio >= 0,
     )
     argument.implies(
-        "term^2 * 2 n delta >= C^2", [*setting, term >= 0, term_is], term * term * (2 * n * delta) >= size * size
-    )  # fmt: skip
+        "term^2 * 2 n delta >= C^2",
+        [*setting, term >= 0, term_is],
+        term * term * (2 * n * delta) >= size * size,
+    )
     scaled = z3.Real("scaled")
     argument.implies(
         "term >= level when level^2 * 2 n delta = C^2 (scaled = 2 n delta)",

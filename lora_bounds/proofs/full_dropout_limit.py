@@ -14,9 +14,10 @@ def prove() -> Proof:
     import sympy
 
     argument = Argument(
-        "As p -> 1 the penalty of Eq. 11 tends to lambda norm(dtheta)^2, finite: for a quadratic loss "
-        "with its minimum off theta0 the minimiser of L_lambda does not tend to theta0. The exact "
-        "induced regulariser q/(1-q) diverges, and the mean update of its minimiser tends to 0."
+        "As p -> 1 the penalty of Eq. 11 tends to lambda norm(dtheta)^2, finite: for a quadratic "
+        "loss with its minimum off theta0 the minimiser of L_lambda does not tend to theta0. The "
+        "exact induced regulariser q/(1-q) diverges, and the mean update of its minimiser tends "
+        "to 0."
     )
     p = sympy.Symbol("p", positive=True)
     lam, curvature, target, delta, s = sympy.symbols("lambda h c delta s", positive=True)

@@ -15,10 +15,10 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "f(B, A) = l(BA), l twice differentiable (masks on rows and columns included: they are part "
-        "of l). At a stationary point the Hessian quadratic form vanishes on (BX, -XA) for every "
-        "r x r matrix X. If B or A is not zero, some such direction is not zero, and Lmin <= 0. Only "
-        "the penalty keeps the denominator of Eq. 13 positive in this parametrisation."
+        "f(B, A) = l(BA), l twice differentiable (masks on rows and columns included: they are "
+        "part of l). At a stationary point the Hessian quadratic form vanishes on (BX, -XA) for "
+        "every r x r matrix X. If B or A is not zero, some such direction is not zero, and Lmin "
+        "<= 0. Only the penalty keeps the denominator of Eq. 13 positive in this parametrisation."
     )
     n1, rank, n2 = 2, 2, 2
     b = sympy.Matrix(n1, rank, lambda i, j: sympy.Symbol(f"b{i}{j}"))
@@ -34,7 +34,7 @@ def prove() -> Proof:
         moved.diff(t).subs(t, 0),
     )
     argument.zero("... and its second-order term is -B X X A", moved + t**2 * b * x * x * a)
-    vector = sympy.Matrix([entry for entry in moved])
+    vector = sympy.Matrix(list(moved))
     # l to second order around BA: slope and curvature are free symbols.
     along = (slope.T * moved).trace() + (vector.T * curvature * vector)[0] / 2
     second = sympy.expand(along).diff(t, 2).subs(t, 0)

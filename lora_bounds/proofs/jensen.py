@@ -15,16 +15,17 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "If the loss is convex in the final output, the loss of a weighted mean of members is at most "
-        "the weighted mean of their losses, for any number of members and weights, hence in expectation "
-        "over the data: the ensemble is no worse than the mean member. Squared, logistic and softmax "
-        "cross-entropy loss (averaging logits) and -log p (averaging probabilities) are convex."
+        "If the loss is convex in the final output, the loss of a weighted mean of members is at "
+        "most the weighted mean of their losses, for any number of members and weights, hence in "
+        "expectation over the data: the ensemble is no worse than the mean member. Squared, "
+        "logistic and softmax cross-entropy loss (averaging logits) and -log p (averaging "
+        "probabilities) are convex."
     )
     t, loss_mix, loss_mean, loss_new, average = z3.Reals("t loss_mix loss_mean loss_new average")
     argument.implies(
-        "induction: loss(mean of first) <= average of first losses (H) and convexity at weight t of "
-        "the new member: loss((1-t) mean + t new) <= (1-t) average + t loss(new)",
-        [0 <= t, t <= 1, loss_mean <= average, loss_mix <= (1 - t) * loss_mean + t * loss_new],
+        "induction: loss(mean of first) <= average of first losses (H) and convexity at weight t "
+        "of the new member: loss((1-t) mean + t new) <= (1-t) average + t loss(new)",
+        [t >= 0, t <= 1, loss_mean <= average, loss_mix <= (1 - t) * loss_mean + t * loss_new],
         loss_mix <= (1 - t) * average + t * loss_new,
     )
     n = sympy.Symbol("N", positive=True)
@@ -36,7 +37,7 @@ def prove() -> Proof:
     weight, ens1, ens2, mean1, mean2 = z3.Reals("weight ens1 ens2 mean1 mean2")
     argument.implies(
         "expectation over two data points of any weight keeps the order",
-        [0 <= weight, weight <= 1, ens1 <= mean1, ens2 <= mean2],
+        [weight >= 0, weight <= 1, ens1 <= mean1, ens2 <= mean2],
         weight * ens1 + (1 - weight) * ens2 <= weight * mean1 + (1 - weight) * mean2,
     )
     o, y = sympy.symbols("o y", real=True)

@@ -17,11 +17,11 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "A symmetric algorithm, losses in an interval of length C, uniform stability beta for removing "
-        "one point. Then E[(R - Rhat)^2] <= (C^2 + 8 C n beta)/(2n), and with probability at least "
-        "1 - delta over S, R <= Rhat + sqrt((C^2 + 8 C n beta)/(2 n delta)), which is below the "
-        "sqrt((C^2 + 12 C n beta)/(2 n delta)) of Lemma 4.3. Pointwise hypothesis stability alone is "
-        "not enough (see the counterexample to Lemma 4.3)."
+        "A symmetric algorithm, losses in an interval of length C, uniform stability beta for "
+        "removing one point. Then E[(R - Rhat)^2] <= (C^2 + 8 C n beta)/(2n), and with "
+        "probability at least 1 - delta over S, R <= Rhat + sqrt((C^2 + 8 C n beta)/(2 n delta)), "
+        "which is below the sqrt((C^2 + 12 C n beta)/(2 n delta)) of Lemma 4.3. Pointwise "
+        "hypothesis stability alone is not enough (see the counterexample to Lemma 4.3)."
     )
     # Two atoms, n = 2, symmetric algorithm: one free loss for each (multiset, point).
     weights = sympy.symbols("w0:2")
@@ -57,8 +57,8 @@ def prove() -> Proof:
     )
     size, value, change, beta, mean = z3.Reals("C value change beta mean")
     argument.implies(
-        "losses shifted to [-C/2, C/2] (R - Rhat does not move), a replacement changes a loss by at "
-        "most 2 beta: each term is at most C beta",
+        "losses shifted to [-C/2, C/2] (R - Rhat does not move), a replacement changes a loss by "
+        "at most 2 beta: each term is at most C beta",
         [beta >= 0, size > 0, value <= size / 2, -value <= size / 2, change <= 2 * beta,
          -change <= 2 * beta],
         value * change <= size * beta,

@@ -15,12 +15,12 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "u = theta(S) minimises F_S = (1/n) sum_j l_j + c norm(. - theta0)^2, v = theta(S^i) minimises "
-        "F_R, the same without x_i and with factor 1/(n-1). Assume (1) F_S(v) - F_S(u) >= "
-        "(Lmin/2 + c) norm(v-u)^2 (exact when l is quadratic; an assumption otherwise), (2) every "
-        "L_lambda(x_j; .) = l_j + c norm^2 is eta-Lipschitz on the segment [u, v], (3) Lmin + 2c > 0. "
-        "Then norm(v-u) <= 2 eta/((Lmin+2c) n) and every per-example difference is at most "
-        "2 eta^2/((Lmin+2c) n). c = lambda is Lemma A.1, c = lambda q is Prop. 4.2."
+        "u = theta(S) minimises F_S = (1/n) sum_j l_j + c norm(. - theta0)^2, v = theta(S^i) "
+        "minimises F_R, the same without x_i and with factor 1/(n-1). Assume (1) F_S(v) - F_S(u) "
+        ">= (Lmin/2 + c) norm(v-u)^2 (exact when l is quadratic; an assumption otherwise), (2) "
+        "every L_lambda(x_j; .) = l_j + c norm^2 is eta-Lipschitz on the segment [u, v], (3) Lmin "
+        "+ 2c > 0. Then norm(v-u) <= 2 eta/((Lmin+2c) n) and every per-example difference is at "
+        "most 2 eta^2/((Lmin+2c) n). c = lambda is Lemma A.1, c = lambda q is Prop. 4.2."
     )
     h1, h2, d1, d2, least, c = z3.Reals("h1 h2 d1 d2 least c")
     argument.implies(

@@ -13,10 +13,11 @@ def prove() -> Proof:
     """
     z3 = require_z3()
     argument = Argument(
-        "l rho-Lipschitz, c = lambda q > 0, L_lambda = l + c norm(. - theta0)^2. On the ball of radius "
-        "D around theta0, L_lambda is (rho + 2cD)-Lipschitz. A minimiser of the mean loss + c norm^2 "
-        "has norm(theta - theta0) <= rho/(2c) if l is convex or differentiable. On that ball eta <= "
-        "2 rho, so Prop. 4.2 reads 8 rho^2/((Lmin + 2 lambda q) n) with no free eta."
+        "l rho-Lipschitz, c = lambda q > 0, L_lambda = l + c norm(. - theta0)^2. On the ball of "
+        "radius D around theta0, L_lambda is (rho + 2cD)-Lipschitz. A minimiser of the mean loss "
+        "+ c norm^2 has norm(theta - theta0) <= rho/(2c) if l is convex or differentiable. On "
+        "that ball eta <= 2 rho, so Prop. 4.2 reads 8 rho^2/((Lmin + 2 lambda q) n) with no free "
+        "eta."
     )
     g1, g2, h1, h2, ng, nh, ns = z3.Reals("g1 g2 h1 h2 ng nh ns")
     dot = z3.Real("dot")
@@ -38,7 +39,7 @@ def prove() -> Proof:
     rho, c, radius, distance, slope, total = z3.Reals("rho c radius distance slope total")
     argument.implies(
         "norm(grad l + 2c(theta - theta0)) <= rho + 2 c D on the ball",
-        [0 <= slope, slope <= rho, c > 0, 0 <= distance, distance <= radius,
+        [slope >= 0, slope <= rho, c > 0, distance >= 0, distance <= radius,
          total <= slope + 2 * c * distance],
         total <= rho + 2 * c * radius,
     )  # fmt: skip
@@ -63,7 +64,7 @@ def prove() -> Proof:
     scaled, eta, beta = z3.Reals("scaled eta beta")
     argument.implies(
         "Prop. 4.2 with eta <= 2 rho: beta <= 8 rho^2/((Lmin + 2 lambda q) n)",
-        [scaled > 0, 0 <= eta, eta <= 2 * rho, scaled * beta == 2 * eta * eta],
+        [scaled > 0, eta >= 0, eta <= 2 * rho, scaled * beta == 2 * eta * eta],
         scaled * beta <= 8 * rho * rho,
     )
     return argument.done()

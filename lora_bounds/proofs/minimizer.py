@@ -16,10 +16,11 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "M = Sigma/k + (p/k^2) diag(Sigma) positive definite, G = E[(y - W0 x)x^T], 0 <= p < 1. The "
-        "objective equals const + (1/2) norm(E R - G R^-1)_F^2 with R = M^(1/2), hence the global "
-        "minimum over all E is G M^-1, over rank <= r it is [G M^(-1/2)]_r M^(-1/2) (Eckart-Young), "
-        "and over factors (B, A) it is the same since BA ranges over all updates of rank <= r."
+        "M = Sigma/k + (p/k^2) diag(Sigma) positive definite, G = E[(y - W0 x)x^T], 0 <= p < 1. "
+        "The objective equals const + (1/2) norm(E R - G R^-1)_F^2 with R = M^(1/2), hence the "
+        "global minimum over all E is G M^-1, over rank <= r it is [G M^(-1/2)]_r M^(-1/2) "
+        "(Eckart-Young), and over factors (B, A) it is the same since BA ranges over all updates "
+        "of rank <= r."
     )
     p = sympy.Symbol("p")
     k = 1 - p
@@ -67,12 +68,12 @@ def prove() -> Proof:
     top, rest, threshold, weight = z3.Reals("top rest threshold weight")
     argument.implies(
         "singular value t_i >= t_r (i <= r), 0 <= w_i <= 1: t_i (1 - w_i) >= t_r (1 - w_i)",
-        [top >= threshold, threshold >= 0, 0 <= weight, weight <= 1],
+        [top >= threshold, threshold >= 0, weight >= 0, weight <= 1],
         top * (1 - weight) >= threshold * (1 - weight),
     )
     argument.implies(
         "singular value t_i <= t_r (i > r), w_i >= 0: t_i w_i <= t_r w_i",
-        [0 <= rest, rest <= threshold, 0 <= weight, weight <= 1],
+        [rest >= 0, rest <= threshold, weight >= 0, weight <= 1],
         rest * weight <= threshold * weight,
     )
     argument.argued(

@@ -16,10 +16,10 @@ def prove() -> Proof:
 
     argument = Argument(
         "Factors with no accidental cancellation (every nonempty partial sum over components is "
-        "nonzero). Rows and columns masked at rate p: an entry of Bhat Ahat is zero with probability "
-        "q = 2p - p^2. With the r components masked too: q + (1-q) p^r. So rank masks add sparsity only "
-        "on the event that all r components are dropped, (1-q) p^r: not nothing, as the paper has it, "
-        "but vanishing fast in r."
+        "nonzero). Rows and columns masked at rate p: an entry of Bhat Ahat is zero with "
+        "probability q = 2p - p^2. With the r components masked too: q + (1-q) p^r. So rank masks "
+        "add sparsity only on the event that all r components are dropped, (1-q) p^r: not "
+        "nothing, as the paper has it, but vanishing fast in r."
     )
     p, r = sympy.symbols("p r", positive=True)
     q = 2 * p - p**2

@@ -17,8 +17,8 @@ def prove() -> Proof:
 
     argument = Argument(
         "S of n iid points, z' one more, A a deterministic algorithm that ignores the order of S: "
-        "E[R(A(S)) - Rhat(A(S))] = E[l(z_i; A(S with z_i replaced by z')) - l(z_i; A(S))] for every "
-        "i. Without symmetry in the order it holds for the average over i."
+        "E[R(A(S)) - Rhat(A(S))] = E[l(z_i; A(S with z_i replaced by z')) - l(z_i; A(S))] for "
+        "every i. Without symmetry in the order it holds for the average over i."
     )
     for atoms, size in ((2, 2), (3, 2), (2, 3)):
         weights = sympy.symbols(f"w0:{atoms}")
@@ -37,7 +37,8 @@ def prove() -> Proof:
                 gap += probability * (loss(sample, fresh) - loss(sample, z)) / size
                 replaced += probability * (loss(swapped, z) - loss(sample, z)) / size
         argument.zero(
-            f"{atoms} atoms, n = {size}, free weights, a free loss for each ordered sample and point",
+            f"{atoms} atoms, n = {size}, free weights, a free loss for each ordered sample and "
+            f"point",
             gap - replaced,
         )
     argument.argued(

@@ -15,10 +15,10 @@ def prove() -> Proof:
 
     z3 = require_z3()
     argument = Argument(
-        "l convex and rho-Lipschitz in theta, c = lambda q > 0, u minimises F_S = (1/n) sum_j l_j + "
-        "c norm(. - theta0)^2, v minimises F_R = F_S - l_i/n (factor 1/n kept). Then norm(u-v) <= "
-        "rho/(2cn) and, for every z, abs(l(z;u) - l(z;v)) <= rho^2/(2cn). Replacing a point instead "
-        "of removing it costs at most twice that. No Hessian and no closeness is assumed. "
+        "l convex and rho-Lipschitz in theta, c = lambda q > 0, u minimises F_S = (1/n) sum_j l_j "
+        "+ c norm(. - theta0)^2, v minimises F_R = F_S - l_i/n (factor 1/n kept). Then norm(u-v) "
+        "<= rho/(2cn) and, for every z, abs(l(z;u) - l(z;v)) <= rho^2/(2cn). Replacing a point "
+        "instead of removing it costs at most twice that. No Hessian and no closeness is assumed. "
         "(Bousquet and Elisseeff 2002, Theorem 22.)"
     )
     t, a, b = sympy.symbols("t a b")
