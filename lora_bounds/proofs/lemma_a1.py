@@ -20,7 +20,8 @@ def prove() -> Proof:
         ">= (Lmin/2 + c) norm(v-u)^2 (exact when l is quadratic; an assumption otherwise), (2) "
         "every L_lambda(x_j; .) = l_j + c norm^2 is eta-Lipschitz on the segment [u, v], (3) Lmin "
         "+ 2c > 0. Then norm(v-u) <= 2 eta/((Lmin+2c) n) and every per-example difference is at "
-        "most 2 eta^2/((Lmin+2c) n). c = lambda is Lemma A.1, c = lambda q is Prop. 4.2."
+        "most 2 eta^2/((Lmin+2c) n). For quadratic l half of both constants suffices. c = lambda "
+        "is Lemma A.1, c = lambda q is Prop. 4.2."
     )
     h1, h2, d1, d2, least, c = z3.Reals("h1 h2 d1 d2 least c")
     argument.implies(
@@ -58,6 +59,13 @@ def prove() -> Proof:
         "A.6: every per-example difference <= eta norm(v-u) <= 2 eta^2/((Lmin+2c) n)",
         [scaled > 0, eta >= 0, d >= 0, scaled * d <= 2 * eta, change <= eta * d],
         scaled * change <= 2 * eta * eta,
+    )
+    inner = z3.Real("inner")  # <grad F_S(v) - grad F_S(u), v - u>
+    argument.implies(
+        "differentiable l: n grad F_S(v) = grad L_lambda(x_i; v) since grad F_R(v) = 0, and for "
+        "quadratics (Lmin+2c) norm(v-u)^2 <= inner, so norm(v-u) <= eta/((Lmin+2c) n): half of A.6",
+        [n >= 2, m > 0, d >= 0, m * d * d <= inner, n * inner <= eta * d, eta >= 0],
+        n * m * d <= eta,
     )
     argument.argued("m = Lmin + 2c; the absolute value: apply the last line to both signs")
     return argument.done()
