@@ -21,7 +21,7 @@ _INNER = np.linspace(0.05, 0.95, 19)
 
 
 def zeros_of_the_masked_update() -> Sweep:
-    """Returns the share of zero entries in Bhat Ahat, all masks of a 2 x 3 layer summed, against q(p)."""
+    """Returns the share of zeros in Bhat Ahat, summed over masks, against q(p)."""
     slacks = []
     for p in _RATES:
         updates, probability = masked_updates(
