@@ -172,6 +172,9 @@ def minimizer(
     Returns:
         E, of shape (outputs, inputs). At p = 1 it is 0, for every law but none.
 
+    Raises:
+        ValueError: if the moments do not fit together.
+
     >>> minimizer(law="row_column", second_moment=[[1.0]], cross_moment=[[2.0]], dropout=0.5)
     array([[0.5]])
     """
@@ -181,7 +184,8 @@ def minimizer(
     if p == 1.0 and law != "none":
         checks.second_moment("second_moment", second_moment, size=g.shape[1])
         return np.zeros_like(g)
-    moment = effective_moment(law=law, second_moment=second_moment, dropout=min(p, 1.0 - 2**-53))
+    rate = 0.0 if law == "none" else p
+    moment = effective_moment(law=law, second_moment=second_moment, dropout=rate)
     if moment.shape[0] != g.shape[1]:
         raise ValueError(
             f"cross_moment must have {moment.shape[0]} columns, got cross_moment of {g.shape}"

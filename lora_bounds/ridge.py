@@ -96,8 +96,8 @@ def _hessian(x: Array, weight: float) -> Array:
 
 
 def _solve(problem: _Problem, weight: float) -> tuple[Array, Array, Array]:
-    """Return θ, residuals and H⁻¹Xᵀ for a weight of the penalty."""
-    inverse = np.linalg.solve(_hessian(problem.x, weight), problem.x.T)
+    # θ, residuals and H⁻¹Xᵀ for a weight of the penalty.
+    inverse = np.asarray(np.linalg.solve(_hessian(problem.x, weight), problem.x.T), np.float64)
     centered = problem.y - problem.x @ problem.start
     theta = problem.start + inverse @ centered / len(problem.x)
     return theta, problem.y - problem.x @ theta, inverse
