@@ -137,10 +137,12 @@ def counterexample(example_id: str, *, assuming: str | None = None) -> Evidence:
         result = replay(example)
         return Finding(
             "refutes" if result.refutes else "fails",
-            example.statement,
+            "replayed in exact arithmetic, the claim fails"
+            if result.refutes
+            else "the replay shows no violation",
             margin=-abs(float(result.margin)) if result.refutes else float(result.margin),
             trials=1,
-            details=result.steps,
+            details=(f"against: {example.statement}", *result.steps, example.remark),
         )
 
     return Evidence("counterexample", example_id, run, assuming)
