@@ -65,7 +65,7 @@ def first_nonvacuous(bound: _BoundOfN, *, least: int = 1) -> float:
     useful = ~np.asarray(bound(small).vacuous)
     if useful.any():
         return float(small[useful.argmax()])
-    ends: Array = 2.0 ** np.arange(6, 54)
+    ends = np.ldexp(1.0, np.arange(6, 54))
     useful = ~np.asarray(bound(ends).vacuous)
     if not useful.any():
         return float(np.inf)

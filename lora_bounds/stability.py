@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks
 from lora_bounds.results import Assumption, BoundResult, conclude
 from lora_bounds.rounding import Array, Numbers, plain
-from lora_bounds.sparsity import penalty_weight, root_penalty_weight
+from lora_bounds.sparsity import root_penalty_weight
 
 Convention: TypeAlias = Literal["1/n", "1/(n-1)"]
 
@@ -146,8 +146,8 @@ def self_consistent_lipschitz(
     """
     rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
     distance = checks.numbers("radius", radius, "[0, inf]")
-    weight = penalty_weight(dropout=dropout, regularization=regularization)
-    slope = np.where((weight == 0.0) | (distance == 0.0), 0.0, 2.0 * weight * distance)
+    root = root_penalty_weight(dropout=dropout, regularization=regularization)
+    slope = np.where((root == 0.0) | (distance == 0.0), 0.0, 2.0 * root * distance * root)
     return plain(np.asarray(rho + np.minimum(slope, rho)))
 
 
