@@ -5,7 +5,7 @@ import numpy as np
 from lora_bounds.claims import Claim, Verdict
 from lora_bounds.generalization import least_delta, lemma_4_3, theorem_4_4
 from lora_bounds.ledger import coverage
-from lora_bounds.ledger.evidence import (ALGEBRA, Sweep, counterexample, proof, sweep, unseen)
+from lora_bounds.ledger.evidence import ALGEBRA, Sweep, counterexample, proof, sweep, unseen
 from lora_bounds.ledger.stability import QUADRATIC
 from lora_bounds.stability import paper_stability
 
@@ -31,7 +31,9 @@ def theorem_is_lemma_at_the_proposition() -> Sweep:
     beta = paper_stability(n=common["n"], **shape).value
     lemma = np.asarray(lemma_4_3(stability=beta, empirical_risk=0.0, **common).value)
     theorem = np.asarray(theorem_4_4(empirical_risk=0.0, **shape, **common).value)
-    return Sweep("100,000 random problems", ALGEBRA - np.abs(lemma - theorem) / theorem, unseen(size))
+    return Sweep(
+        "100,000 random problems", ALGEBRA - np.abs(lemma - theorem) / theorem, unseen(size)
+    )
 
 
 def height_over_the_floor() -> Sweep:
