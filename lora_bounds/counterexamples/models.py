@@ -69,6 +69,24 @@ def ridge_stability(points: Sequence[Point], c: Any, *, penalised: bool) -> Any:
     return total / len(points)
 
 
+def ridge_risk(atoms: Sequence[Point], n: int, c: Any) -> Any:
+    """E[R] of ridge over all samples of n draws from equally likely atoms.
+
+    Args:
+        atoms: Pairs (x, y).
+        n: Sample size.
+        c: Weight of the penalty.
+
+    Returns:
+        The exact mean test risk (plain loss).
+    """
+    total: Any = 0
+    for sample in product(atoms, repeat=n):
+        t = ridge(sample, c)
+        total += sum(squared(atom, t) for atom in atoms) / len(atoms)
+    return total / len(atoms) ** n
+
+
 def ridge_gap(atoms: Sequence[Point], n: int, c: Any) -> Any:
     """E[R - Rhat] of ridge over all samples of n draws from equally likely atoms.
 

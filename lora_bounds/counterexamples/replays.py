@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from lora_bounds.counterexamples import Replay
@@ -12,6 +12,7 @@ from lora_bounds.counterexamples.models import (
     drop_probability,
     ridge,
     ridge_gap,
+    ridge_risk,
     ridge_stability,
 )
 
@@ -205,6 +206,22 @@ def _correlated(data: Data) -> Replay:
     return _result(lora, dropout, steps)
 
 
+def _not_u_shaped(data: Data) -> Replay:
+    risks = [
+        ridge_risk(data["atoms"], data["n"], data["regularization"] * drop_probability(p))
+        for p in data["p"]
+    ]
+    atoms = ", ".join(f"({x}, {y})" for x, y in data["atoms"])
+    steps = [
+        f"n = {data['n']} draws from the equally likely points {atoms} (no noise: y = x), lambda = "
+        f"{data['regularization']}; every sample enumerated",
+        *(f"p = {p}: E[R] = {risk}" for p, risk in zip(data["p"], risks, strict=True)),
+        "training without dropout already has the least test risk",
+    ]
+    rises = all(before < after for before, after in pairwise(risks))
+    return _result(risks[1], risks[0], steps, data["p"][0] == 0 and rises)
+
+
 REPLAYS: dict[str, Callable[[Data], Replay]] = {
     "prop-4-2-logistic": _prop_4_2,
     "a3-parameters": _parameters,
@@ -212,6 +229,7 @@ REPLAYS: dict[str, Callable[[Data], Replay]] = {
     "ensemble-zero-one": _zero_one,
     "stability-rises": _stability_rises,
     "gap-turns-up": _gap_turns_up,
+    "test-risk-not-u-shaped": _not_u_shaped,
     "eq-9-degenerate": _degenerate,
     "full-dropout-limit": _full_dropout,
     "lemma-4-3-pointwise-only": _pointwise_only,

@@ -35,7 +35,10 @@ MODULES = (
     "minimizer",
     "regression_limits",
     "replace_one",
+    "theorem_12",
     "dropout_kl",
+    "kl_moment",
+    "training_risk",
 )
 
 __all__ = ["MODULES", "Proof", "all_proofs", "claim"]

@@ -122,14 +122,15 @@ class Argument:
         """
         self._record("sympy", text, is_zero(expression))
 
-    def check(self, text: str, outcome: bool) -> None:
-        """Record a fact that sympy decided (a limit, a sign, a definite value).
+    def check(self, text: str, outcome: bool, *, engine: str = "sympy") -> None:
+        """Record a fact that was decided elsewhere (a limit, a sign, a sum of exact fractions).
 
         Args:
             text: The step in words.
             outcome: Whether it held.
+            engine: What decided it.
         """
-        self._record("sympy", text, bool(outcome))
+        self._record(engine, text, bool(outcome))
 
     def implies(self, text: str, hypotheses: Sequence[Any], conclusion: Any) -> None:
         """Check by z3 that the hypotheses are consistent and entail the conclusion.

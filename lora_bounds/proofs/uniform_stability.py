@@ -74,6 +74,20 @@ def prove() -> Proof:
         [k > 0, rho >= 0, d >= 0, k * d <= rho, change <= rho * d, -change <= rho * d],
         z3.And(k * change <= rho * rho, -k * change <= rho * rho),
     )
+    m_u, m_v = z3.Reals("m_u m_v")  # mean loss of the other points
+    argument.implies(
+        "S^i with factor 1/(n-1): n (F_S - F_R) = l_i - mean of the others, so "
+        "2 c n norm(u-v) <= 2 rho and both constants double",
+        [
+            k > 0,
+            rho >= 0,
+            d >= 0,
+            k * d * d <= (l_v - l_u) - (m_v - m_u),
+            l_v - l_u <= rho * d,
+            m_u - m_v <= rho * d,
+        ],
+        k * d <= 2 * rho,
+    )
     eta = z3.Real("eta")
     argument.implies(
         "smaller than Prop. 4.2 with Lmin = 0 and any eta >= rho: rho^2/(2cn) <= 2 eta^2/(2cn)",

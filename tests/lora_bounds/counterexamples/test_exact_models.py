@@ -39,12 +39,15 @@ def test_ridge_and_its_stability(points, c):
 
 @given(st.lists(st.tuples(SMALL, SMALL), min_size=2, max_size=3), st.fractions(0, 4))
 def test_gap_over_all_samples(atoms, c):
-    gaps = []
+    gaps, risks = [], []
     for sample in product(atoms, repeat=2):
         t = design(sample, c)
         risk = np.mean([(float(y) - float(x) * t) ** 2 / 2 for x, y in atoms])
+        risks.append(risk)
         gaps.append(risk - np.mean([(float(y) - float(x) * t) ** 2 / 2 for x, y in sample]))
     assert float(models.ridge_gap(atoms, 2, c)) == pytest.approx(np.mean(gaps), rel=1e-9, abs=1e-9)
+    exact = models.ridge_risk(atoms, 2, c)
+    assert float(exact) == pytest.approx(np.mean(risks), rel=1e-9, abs=1e-9)
 
 
 MARGINS = [

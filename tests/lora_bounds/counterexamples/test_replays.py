@@ -29,6 +29,10 @@ HARMLESS = {
         "atoms": [[Fraction(1), Fraction(2)], [Fraction(1), Fraction(-2)]], "n": 2,
         "regularization": Fraction(1), "p": [Fraction(0), HALF, Fraction(1)],
     },
+    "test-risk-not-u-shaped": {
+        "atoms": [[Fraction(1), Fraction(2)], [Fraction(1), Fraction(-2)]], "n": 2,
+        "regularization": Fraction(1), "p": [Fraction(0), HALF, Fraction(1)],
+    },
     "eq-9-degenerate": {
         "update": Fraction(0), "p": HALF, "regularization": HALF, "target": Fraction(1),
     },

@@ -4,6 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import binom
+
+from lora_bounds.proofs.kl_moment import moment
 
 IDENTITY, ALGEBRA = 1e-12, 1e-10
 
@@ -200,3 +203,45 @@ def test_gauge_directions_are_flat_and_the_least_eigenvalue_is_not_positive():
     flat = (np.abs(values) < 1e-6).sum()
     assert flat == 4  # r^2 gauge directions
     assert values[0] < 1e-6
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 30])
+@pytest.mark.parametrize("risk", [0.03, 0.5])
+def test_kl_moment_against_the_binomial_sum(n, risk):
+    k = np.arange(n + 1)
+    share = k / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kl = np.where(k > 0, share * np.log(share / risk), 0)
+        kl = kl + np.where(k < n, (1 - share) * np.log((1 - share) / (1 - risk)), 0)
+    expected = float(np.sum(binom.pmf(k, n, risk) * np.exp(n * kl)))
+    assert float(moment(n)) == pytest.approx(expected, rel=ALGEBRA)
+    assert expected <= 2 * np.sqrt(n) * (1 + ALGEBRA)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_training_risk_rises_for_a_loss_that_is_not_convex(seed):
+    """Global minima of a random trigonometric loss plus the penalty of Eq. 11, on a fine grid."""
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(-4, 4, 20001)
+    loss = sum(a * np.sin(w * grid + b) for a, w, b in rng.normal(0, 2, (5, 3)))
+    best = [np.argmin(loss + 0.3 * (2 * p - p * p) * grid**2) for p in np.linspace(0, 1, 21)]
+    assert np.all(np.diff(loss[best]) >= 0)
+    assert np.all(np.diff(np.abs(grid[best])) <= 0)
+
+
+def test_theorem_12_bounded_difference():
+    """A random algorithm: R - Rhat moves by at most (4 n beta + C)/n when a point is replaced."""
+    rng = np.random.default_rng(5)
+    atoms, n = 3, 3
+    losses, weights = random_algorithm(rng, atoms, n), rng.dirichlet(np.ones(atoms))
+    gap = {}
+    beta = 0.0
+    for sample in product(range(atoms), repeat=n):
+        here = losses(sample)
+        gap[sample] = weights @ here - here[list(sample)].mean()
+        for i in range(n):
+            beta = max(beta, np.abs(here - losses(sample[:i] + sample[i + 1 :])).max())
+    moves = [
+        abs(gap[s] - gap[(*s[:i], z, *s[i + 1 :])]) for s in gap for i in range(n) for z in range(3)
+    ]
+    assert 0 < max(moves) <= (4 * n * beta + 1) / n
