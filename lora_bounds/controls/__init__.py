@@ -11,7 +11,8 @@ import numpy as np
 from lora_bounds.controls import chance, ensembles, families, layer
 from lora_bounds.controls.base import Control, equal, pair
 from lora_bounds.counterexamples.hunts import mask_free_sides
-from lora_bounds.falsify import Problem, RandomClaim
+from lora_bounds.falsify import Problem
+from lora_bounds.frequency import RandomClaim
 
 __all__ = ["CONTROLS", "Control"]
 

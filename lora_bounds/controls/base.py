@@ -6,15 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lora_bounds.falsify import (
-    FrequencyResult,
-    Inequality,
-    Problem,
-    RandomClaim,
-    SearchResult,
-    check_frequency,
-    search,
-)
+from lora_bounds.falsify import Inequality, Problem, SearchResult, search
+from lora_bounds.frequency import FrequencyResult, RandomClaim, check_frequency
 
 Sides: TypeAlias = Callable[[Problem], tuple[Any, Any]]
 TOLERANCE = 1e-10  # algebraic route against enumeration, relative
