@@ -100,8 +100,11 @@ def _show(name: str | None) -> int:
         for claim in ledger.all_claims():
             print(f"{claim.id:<{width}}  {claim.recorded:<11}  {claim.statement}")
         return 0
-    pages = [reference.page(claim, claim.verify()) for claim in ledger.find_claims(name)]
-    print("\n\n".join(pages))
+    width = min(120, max(60, shutil.get_terminal_size((100, 24)).columns))
+    for claim in ledger.find_claims(name):
+        related = ledger.related_claims(claim)
+        print(reference.page(claim, claim.verify(), related=related, width=width))
+        print()
     return 0
 
 

@@ -1,6 +1,7 @@
 """The way from a paper item to its code: the page of one claim, and the map of them all."""
 
 import importlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,14 @@ below `tests/lora_bounds`. `lora-bounds show "<claim>"` prints the evidence of o
 """
 
 
-def page(claim: Claim, outcome: Outcome) -> str:
+def page(claim: Claim, outcome: Outcome, *, related: Sequence[Claim] = (), width: int = 100) -> str:
     """Everything about one claim.
 
     Args:
         claim: the claim.
         outcome: what its evidence said.
+        related: other claims about the same paper item.
+        width: where to break lines.
 
     Returns:
         Several lines.
@@ -46,7 +49,14 @@ def page(claim: Claim, outcome: Outcome) -> str:
             facts.append(f"error probability {found.error_probability:.2g}")
         lines += [f"      {', '.join(facts)}"] if facts else []
         lines += [f"      {step}" for step in found.details]
-    return "\n".join(lines)
+    lines += _listed("see also", tuple(other.id for other in related))
+    return "\n".join(_wrap(line, width) for line in lines)
+
+
+def _wrap(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    fill = textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False)
+    return fill or line
 
 
 def _listed(head: str, items: Sequence[str]) -> list[str]:

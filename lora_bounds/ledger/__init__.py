@@ -47,3 +47,21 @@ def find_claims(query: str, claims: Iterable[Claim] | None = None) -> tuple[Clai
     near = inside[:5] or [ids[name] for name in get_close_matches(key, list(ids), 5, 0.4)]
     hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
     raise ValueError(f"no claim {query!r}{hint} ('lora-bounds show' lists them all)")
+
+
+def related_claims(claim: Claim) -> tuple[Claim, ...]:
+    """The other claims about the same item of the paper.
+
+    Args:
+        claim: a claim.
+
+    Returns:
+        Those that share a part of its ``paper_item``, or whose id is one.
+    """
+    parts = {_plain(claim.id), *map(_plain, claim.paper_item.split(", "))}
+    return tuple(
+        other
+        for other in all_claims()
+        if other.id != claim.id
+        and parts & {_plain(other.id), *map(_plain, other.paper_item.split(", "))}
+    )

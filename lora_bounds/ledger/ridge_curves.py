@@ -124,8 +124,8 @@ def turns_are_common() -> Sweep:
 def risks_against_formula() -> Sweep:
     """Returns the ridge risks of `lora_bounds.ridge` against the sums over samples used here."""
     rng, slacks = np.random.default_rng(17), []
-    for _ in range(10):
-        d, n = int(rng.integers(1, 4)), 3
+    for _ in range(300):
+        d, n = int(rng.integers(1, 4)), 2
         atoms, truth = rng.standard_normal((4, d)), rng.standard_normal(d)
         sigma, noise = atoms.T @ atoms / 4, float(rng.uniform(0, 2))
         lam, p = float(10 ** rng.uniform(-1, 1)), float(rng.uniform(0.1, 1))
@@ -148,7 +148,7 @@ def risks_against_formula() -> Sweep:
             solution=np.zeros(d), truth=truth, second_moment=sigma, noise=noise
         )
         slacks.append(agreement(found_risk, (law.power + noise**2) / 2, ALGEBRA))
-    return Sweep("10 random laws on 4 atoms, all samples of 3", slacks, unseen(10))
+    return Sweep("300 random laws on 4 atoms, all samples of 2", slacks, unseen(300))
 
 
 def gap_rate_in_n() -> Sweep:
