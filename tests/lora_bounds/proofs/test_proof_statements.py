@@ -1,6 +1,6 @@
 """What the proofs state, checked by brute force in numpy, in shapes they only argue about."""
 
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -245,3 +245,17 @@ def test_theorem_12_bounded_difference():
         abs(gap[s] - gap[(*s[:i], z, *s[i + 1 :])]) for s in gap for i in range(n) for z in range(3)
     ]
     assert 0 < max(moves) <= (4 * n * beta + 1) / n
+
+
+def logistic_loss(o):
+    return np.logaddexp(0, -o)
+
+
+@pytest.mark.parametrize("loss", [np.square, logistic_loss, np.abs])
+def test_more_exchangeable_members_never_hurt(loss):
+    """Draws without replacement from a list: exchangeable, not independent."""
+    outputs = np.random.default_rng(2).normal(size=5)
+    means = [
+        np.mean([loss(np.mean(m)) for m in permutations(outputs, size)]) for size in range(1, 6)
+    ]
+    assert np.all(np.diff(means) <= IDENTITY)
