@@ -51,7 +51,8 @@ def _check(
 def _newton(x: Array, y: Array, start: Array, weight: float, divisor: float) -> LogisticFit:
     theta = start.copy()
     # Rounding limits the gradient to about 1e-16 times the size of the inputs.
-    tolerance = GRADIENT_TOLERANCE * max(1.0, float(np.sqrt(np.sum(x**2, axis=1).max(initial=0.0))))
+    size = float(np.abs(x).max(initial=0.0)) * float(np.sqrt(x.shape[1]))
+    tolerance = GRADIENT_TOLERANCE * max(1.0, size)
 
     def objective(point: Array) -> float:
         penalty = weight * float(np.sum((point - start) ** 2))
@@ -96,8 +97,8 @@ def logistic_fit(
         center: θ0, of shape (d,); 0 if None.
 
     Returns:
-        The minimiser, to a gradient norm of 1e-12 max(1, max_i ‖x_i‖). ArithmeticError is raised
-        where 200 steps do not reach it.
+        The minimiser, to a gradient norm of 1e-12 max(1, sqrt(d) max abs(x)). ArithmeticError is
+        raised where 200 steps do not reach it.
 
     >>> fit = logistic_fit(inputs=[[1.0]], labels=[1.0], regularization=1.0, dropout=1.0)
     >>> fit.gradient_norm <= 1e-12

@@ -79,7 +79,7 @@ def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
         bound: c in [0, inf], nats.
 
     Returns:
-        r in [q, 1], rounded up.
+        r in [q, 1], rounded up (a positive q below 1e-290 counts as 1e-290).
 
     >>> round(kl_inverse(empirical_risk=0.0, bound=0.6931471805599453), 12)
     0.5
