@@ -1,6 +1,7 @@
 """Run the ledger and say what came out, as a table and as JSON."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ class ControlRun:
         name: which one.
         statement: the false claim.
         rejected: whether the machinery rejected it, as it must.
+        twin_survives: whether the true claim that it corrupts survived the same trial, as it must.
     """
 
     name: str
     statement: str
     rejected: bool
+    twin_survives: bool
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,19 @@ class Report:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """One line for each verdict that differs from the record and each control let through."""
-        lines = [
+        """One line for each verdict that differs from the record and each control gone wrong."""
+        verdicts = [
             f"{claim.id}: recorded {claim.recorded}, the evidence says {outcome.verdict}"
             for claim, outcome in self.ran
             if outcome.verdict != claim.recorded
         ]
-        return (
-            *lines,
-            *(f"{c.name}: a false claim was not rejected" for c in self.controls if not c.rejected),
-        )
+        passed = [
+            f"{c.name}: a false claim was not rejected" for c in self.controls if not c.rejected
+        ]
+        struck = [
+            f"{c.name}: its true twin was rejected" for c in self.controls if not c.twin_survives
+        ]
+        return (*verdicts, *passed, *struck)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for `json.dump`; numbers that are not finite become strings.
@@ -83,7 +89,9 @@ def run(
 
         for control in CONTROLS:
             progress(f"control {control.name}")
-            tried.append(ControlRun(control.name, control.statement, bool(control.rejected())))
+            tried.append(
+                ControlRun(control.name, control.statement, control.rejected(), control.survives())
+            )
     return Report(ran, tuple(tried))
 
 
@@ -121,10 +129,6 @@ def _claim_json(claim: Claim, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def _margin(value: float | None) -> str:
     return "" if value is None else f"{value:+.2g}"
 
@@ -147,19 +151,24 @@ def table(report: Report, *, width: int = 120) -> str:
 
     Args:
         report: what ran.
-        width: columns of the terminal; statements are cut to fit.
+        width: where statements are wrapped.
 
     Returns:
         Several lines, ending in a summary and the differences.
     """
-    heads = ("id", "statement", "verdict", "evidence", "margin")
-    rows = [(c.id, c.statement, str(o.verdict), kinds(c), _margin(o.margin)) for c, o in report.ran]
-    sizes = [max(map(len, column), default=0) for column in zip(heads, *rows, strict=True)]
-    sizes[1] = max(20, width - sum(sizes) + sizes[1] - 2 * (len(heads) - 1))
-    lines = [
-        "  ".join(_clip(cell, size).ljust(size) for cell, size in zip(row, sizes, strict=True))
-        for row in (heads, tuple("-" * size for size in sizes), *rows)
-    ]
+    heads = ("id, statement", "verdict", "evidence", "margin")
+    rows = [(c.id, str(o.verdict), kinds(c), _margin(o.margin)) for c, o in report.ran]
+    sizes = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True))
+
+    lines = [line(heads), line(tuple("-" * size for size in sizes))]
+    for (claim, _), row in zip(report.ran, rows, strict=True):
+        lines.append(line(row))
+        lines += textwrap.wrap(
+            claim.statement, width - 4, initial_indent="    ", subsequent_indent="    "
+        )
     tally = Counter(str(outcome.verdict) for _, outcome in report.ran)
     lines += ["", ", ".join(f"{tally[v]} {v}" for v in Verdict if tally[v])]
     for claim, outcome in report.ran:
@@ -167,10 +176,13 @@ def table(report: Report, *, width: int = 120) -> str:
             lines.append(f"  {claim.id} holds under: {'; '.join(claim.extra_assumptions)}")
     if report.controls:
         caught = sum(control.rejected for control in report.controls)
-        lines += ["", f"negative controls rejected: {caught} of {len(report.controls)}"]
+        alive = sum(control.twin_survives for control in report.controls)
+        total = len(report.controls)
+        lines += ["", f"negative controls: {caught} of {total} false claims rejected, {alive} of "]
+        lines[-1] += f"{total} true twins survive the same trial"
         for control in report.controls:
             mark = "rejected" if control.rejected else "NOT REJECTED"
-            lines.append(_clip(f"  {mark}: {control.name}: {control.statement}", width))
+            lines.append(f"  {mark}: {control.name}: {control.statement}")
     failed = [
         f"  {claim.id}: {line}"
         for claim, outcome in report.ran

@@ -1,10 +1,12 @@
 """The ledger: every claim on trial, by theme, in the order of the paper."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 
 from lora_bounds.claims import Claim
+from lora_bounds.ledger.tested_by import TESTED_BY
 
 THEMES = ("sparsity", "stability", "generalization", "ensemble", "linear", "other_bounds", "trends")
 
@@ -16,7 +18,8 @@ def all_claims() -> tuple[Claim, ...]:
         The claims, theme by theme.
     """
     modules = [import_module(f"lora_bounds.ledger.{theme}") for theme in THEMES]
-    return tuple(claim for module in modules for claim in module.CLAIMS)
+    claims = [claim for module in modules for claim in module.CLAIMS]
+    return tuple(replace(claim, tests=TESTED_BY.get(claim.id, ())) for claim in claims)
 
 
 def _plain(text: str) -> str:

@@ -152,3 +152,23 @@ def repaired_uniform_stability() -> Sweep:
                 slacks.append((float(bound) - float(np.abs(after - before).max())) / float(bound))
     scope = "500 random logistic problems (separable or not), both conventions (relative margin)"
     return Sweep(scope, slacks, unseen(500))
+
+
+def uniform_stability_attained() -> Sweep:
+    """Returns how closely linear losses attain the repaired bound, in both conventions.
+
+    Slopes 1, -1, ..., -1 and a penalty c t^2: leaving out the first example moves the solution
+    by (1/n)/(2c), or by (2/n)/(2c) where S^i has the factor 1/(n-1); so much does each loss move.
+    """
+    slacks = []
+    for n in (2, 3, 10, 1000):
+        slopes = np.append(1.0, -np.ones(n - 1))
+        for c in (1e-3, 0.5, 20.0):
+            full = -slopes.sum() / n / (2 * c)
+            for convention, divisor in zip(_CONVENTIONS, (n, n - 1), strict=True):
+                left = -slopes[1:].sum() / divisor / (2 * c)
+                bound = uniform_stability(
+                    n=n, lipschitz=1.0, regularization=c, dropout=1.0, convention=convention
+                ).value
+                slacks.append(agreement(float(bound) * c, abs(left - full) * c, ALGEBRA))
+    return Sweep("linear losses, n 2 to 1000, three penalties, both conventions", slacks)

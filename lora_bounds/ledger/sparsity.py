@@ -4,7 +4,15 @@ import numpy as np
 
 from lora_bounds.claims import Claim, Verdict
 from lora_bounds.ledger.enumeration import masked_updates
-from lora_bounds.ledger.evidence import ALGEBRA, IDENTITY, Sweep, agreement, proof, sweep
+from lora_bounds.ledger.evidence import (
+    ALGEBRA,
+    IDENTITY,
+    Sweep,
+    agreement,
+    counterexample,
+    proof,
+    sweep,
+)
 from lora_bounds.sparsity import (
     MASK_LAWS,
     drop_probability,
@@ -135,7 +143,11 @@ CLAIMS = (
         paper_item="Eq. 9",
         statement="The constraint E norm(d*dtheta)^2 = 0 leaves room for fine-tuning at p > 0.",
         assumptions=(),
-        evidence=(proof("degeneracy", of_the_contrary=True), sweep(feasible_updates)),
+        evidence=(
+            counterexample("eq-9-degenerate"),
+            proof("degeneracy", of_the_contrary=True),
+            sweep(feasible_updates),
+        ),
         recorded=Verdict.REFUTED,
         formula="min L(theta0 + dtheta)  subject to  E_d norm(d*dtheta)^2 = 0",
         functions=("sparsity.dropped_norm",),
@@ -171,7 +183,12 @@ CLAIMS = (
         evidence=(proof("sparsity-penalty"), sweep(dropped_norms)),
         recorded=Verdict.PROVED,
         formula="L_lambda = L + lambda E_d norm(d*(theta-theta0))^2 = L + lambda q norm(.)^2",
-        functions=("sparsity.sparsity_penalty", "sparsity.penalty_weight", "sparsity.dropped_norm"),
+        functions=(
+            "sparsity.sparsity_penalty",
+            "sparsity.penalty_weight",
+            "sparsity.root_penalty_weight",
+            "sparsity.dropped_norm",
+        ),
     ),
     Claim(
         id="Eq. 11, independent entries",
@@ -198,17 +215,20 @@ CLAIMS = (
     ),
     Claim(
         id="Remark p -> 1",
-        paper_item="Section 4.2, remark on p",
+        paper_item="Remark p -> 1",
         statement="Under Eq. 11 the rate p -> 1 amounts to no fine-tuning.",
         assumptions=("one finite lambda",),
-        evidence=(proof("full-dropout-limit", of_the_contrary=True),),
+        evidence=(
+            counterexample("full-dropout-limit"),
+            proof("full-dropout-limit", of_the_contrary=True),
+        ),
         recorded=Verdict.REFUTED,
         formula="argmin L_lambda -> theta0 as p -> 1",
         functions=("sparsity.sparsity_penalty",),
     ),
     Claim(
         id="Audit 12",
-        paper_item="Section 4.2, remark on p",
+        paper_item="Remark p -> 1",
         statement=(
             "At p = 1 the penalty of Eq. 11 is the finite lambda norm^2; the exact induced "
             "regulariser of a linear layer diverges like q/(1-q)."
@@ -234,7 +254,11 @@ CLAIMS = (
         paper_item="T5, Eq. 2, rank masks",
         statement="Masking the rank dimension as well adds no sparsity.",
         assumptions=("no accidental cancellation between components",),
-        evidence=(proof("rank-masks", of_the_contrary=True), sweep(rank_mask_sparsity)),
+        evidence=(
+            counterexample("rank-masks-add-sparsity"),
+            proof("rank-masks", of_the_contrary=True),
+            sweep(rank_mask_sparsity),
+        ),
         recorded=Verdict.REFUTED,
         formula="P(zero) = q + (1-q) p^r, not q",
         functions=("sparsity.keep_probability",),
