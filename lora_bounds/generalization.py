@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks
 from lora_bounds._risk import BOUNDED, IID, SYMMETRIC, risk_bound, risk_inputs
 from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 from lora_bounds.sparsity import root_penalty_weight
 from lora_bounds.stability import CLOSE, CURVATURE, LIPSCHITZ_REGULARISED, MINIMISERS, PSD
 from lora_bounds.uniform_risk import (
@@ -47,7 +47,6 @@ def _chebyshev(size: Array, failure: Array, largest: Array, root_term: Array) ->
     return np.hypot(floor, scaled)
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def lemma_4_3(
     *,
     n: ArrayLike,
@@ -76,17 +75,17 @@ def lemma_4_3(
     >>> lemma_4_3(n=1000, delta=0.05, stability=0.0, loss_range=1.0, empirical_risk=0.0).vacuous
     False
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    beta = checks.numbers("stability", stability, "[0, inf]")
-    root = np.sqrt(6.0) * np.sqrt(largest) * np.sqrt(beta)
-    slack = _chebyshev(size, failure, largest, root)
-    assumptions = (IID, BOUNDED, SYMMETRIC, HYPOTHESIS_STABLE)
-    return risk_bound(
-        risk + slack, failure, largest, "Lemma 4.3", f"{_PAPER}, Lemma 4.3", assumptions
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        beta = checks.numbers("stability", stability, "[0, inf]")
+        root = np.sqrt(6.0) * np.sqrt(largest) * np.sqrt(beta)
+        slack = _chebyshev(size, failure, largest, root)
+        assumptions = (IID, BOUNDED, SYMMETRIC, HYPOTHESIS_STABLE)
+        return risk_bound(
+            risk + slack, failure, largest, "Lemma 4.3", f"{_PAPER}, Lemma 4.3", assumptions
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def theorem_4_4(
     *,
     n: ArrayLike,
@@ -121,26 +120,26 @@ def theorem_4_4(
     ...     loss_range=1.0, empirical_risk=0.1).vacuous
     False
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    eta = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-    least = checks.numbers("curvature", curvature, "[0, inf)")
-    weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-    denominator = np.hypot(np.sqrt(least), np.sqrt(2.0) * weight)
-    ratio = np.where(eta == 0.0, 0.0, eta / np.where(eta == 0.0, 1.0, denominator))
-    root = np.sqrt(12.0) * np.sqrt(largest) * (ratio / np.sqrt(size))
-    slack = _chebyshev(size, failure, largest, root)
-    assumptions = (IID, BOUNDED, SYMMETRIC, MINIMISERS, CLOSE, PSD, CURVATURE)
-    return risk_bound(
-        risk + slack,
-        failure,
-        largest,
-        "Thm 4.4",
-        f"{_PAPER}, Thm 4.4",
-        (*assumptions, LIPSCHITZ_REGULARISED),
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        eta = checks.numbers("lipschitz", lipschitz, "[0, inf)")
+        least = checks.numbers("curvature", curvature, "[0, inf)")
+        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
+        denominator = np.hypot(np.sqrt(least), np.sqrt(2.0) * weight)
+        ratio = np.where(eta == 0.0, 0.0, eta / np.where(eta == 0.0, 1.0, denominator))
+        root = np.sqrt(12.0) * np.sqrt(largest) * (ratio / np.sqrt(size))
+        slack = _chebyshev(size, failure, largest, root)
+        assumptions = (IID, BOUNDED, SYMMETRIC, MINIMISERS, CLOSE, PSD, CURVATURE)
+        return risk_bound(
+            risk + slack,
+            failure,
+            largest,
+            "Thm 4.4",
+            f"{_PAPER}, Thm 4.4",
+            (*assumptions, LIPSCHITZ_REGULARISED),
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def least_delta(*, n: ArrayLike, loss_range: ArrayLike, empirical_risk: ArrayLike) -> Numbers:
     """Compute the δ at or below which Lemma 4.3 and Thm 4.4 are vacuous whatever the stability.
 
@@ -155,5 +154,6 @@ def least_delta(*, n: ArrayLike, loss_range: ArrayLike, empirical_risk: ArrayLik
     >>> least_delta(n=50, loss_range=1.0, empirical_risk=0.5)
     0.04
     """
-    size, _, largest, risk = risk_inputs(n, 1.0, loss_range, empirical_risk)
-    return plain(np.minimum((largest / (largest - risk)) ** 2 / (2.0 * size), 1.0))
+    with quiet():
+        size, _, largest, risk = risk_inputs(n, 1.0, loss_range, empirical_risk)
+        return plain(np.minimum((largest / (largest - risk)) ** 2 / (2.0 * size), 1.0))

@@ -11,7 +11,7 @@ from lora_bounds import checks, rounding
 from lora_bounds._risk import BOUNDED, IID, risk_inputs
 from lora_bounds.pac_bayes import kl_inverse
 from lora_bounds.results import Assumption, BoundResult, Direction, conclude, confidence_of
-from lora_bounds.rounding import Array
+from lora_bounds.rounding import Array, quiet
 
 UNSEEN = Assumption("unseen data", "the held-out examples played no part in training or selection")
 
@@ -21,7 +21,6 @@ _INVERSE_SLACK = 1e-11
 _LEAST_TAIL = 1e-100
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def hoeffding(
     *,
     n: ArrayLike,
@@ -47,18 +46,20 @@ def hoeffding(
     >>> round(hoeffding(n=1000, delta=0.05, empirical_risk=0.1, loss_range=1.0).value, 4)
     0.1387
     """
-    checks.choice("direction", direction, ("upper", "lower"))
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    slack = np.asarray(largest * np.sqrt(-np.log(failure) / 2.0 / size))
-    if direction == "upper":
-        value, trivial = risk + slack, largest
-    else:
-        # Each side is rounded before the difference, which may cancel.
-        value, trivial = np.maximum(rounding.down(risk) - rounding.up(slack), 0.0), np.zeros(())
-    return _held_out(value, failure, trivial, direction, "Hoeffding", "Hoeffding 1963, Theorem 1")
+    with quiet():
+        checks.choice("direction", direction, ("upper", "lower"))
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        slack = np.asarray(largest * np.sqrt(-np.log(failure) / 2.0 / size))
+        if direction == "upper":
+            value, trivial = risk + slack, largest
+        else:
+            # Each side is rounded before the difference, which may cancel.
+            value, trivial = np.maximum(rounding.down(risk) - rounding.up(slack), 0.0), np.zeros(())
+        return _held_out(
+            value, failure, trivial, direction, "Hoeffding", "Hoeffding 1963, Theorem 1"
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def clopper_pearson(
     *,
     n: ArrayLike,
@@ -84,18 +85,19 @@ def clopper_pearson(
     >>> round(clopper_pearson(n=100, delta=0.05, errors=0).value, 6)
     0.029513
     """
-    checks.choice("direction", direction, ("upper", "lower"))
-    size = checks.count("n", n)
-    failure = checks.numbers("delta", delta, "[0, 1]")
-    wrong = checks.count("errors", errors, least=0)
-    checks.at_most("errors", wrong, "n", size)
-    if direction == "upper":
-        value, trivial = _upper(size, failure, wrong), np.ones(())
-    else:
-        value, trivial = _lower(size, failure, wrong), np.zeros(())
-    return _held_out(
-        value, failure, trivial, direction, "Clopper-Pearson", "Clopper and Pearson 1934"
-    )
+    with quiet():
+        checks.choice("direction", direction, ("upper", "lower"))
+        size = checks.count("n", n)
+        failure = checks.numbers("delta", delta, "[0, 1]")
+        wrong = checks.count("errors", errors, least=0)
+        checks.at_most("errors", wrong, "n", size)
+        if direction == "upper":
+            value, trivial = _upper(size, failure, wrong), np.ones(())
+        else:
+            value, trivial = _lower(size, failure, wrong), np.zeros(())
+        return _held_out(
+            value, failure, trivial, direction, "Clopper-Pearson", "Clopper and Pearson 1934"
+        )
 
 
 def _upper(size: Array, failure: Array, wrong: Array) -> Array:

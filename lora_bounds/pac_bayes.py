@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks, rounding
 from lora_bounds._risk import BOUNDED, IID, risk_bound, risk_inputs
 from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 
 PRIOR = Assumption("prior before data", "the prior (p, s, initial values) is fixed before the data")
 GIBBS = Assumption(
@@ -24,7 +24,6 @@ GRID = Assumption("grid before data", "the widths were fixed before the data")
 _KL_SOURCE = "Seeger 2002; Maurer 2004, arXiv cs/0411099, Theorem 5"
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def dropout_kl(*, dropout: ArrayLike, squared_norm: ArrayLike, width: ArrayLike) -> Numbers:
     """Compute the divergence of posterior and prior, (1-p)/2 (‖A-A0‖² + ‖B-B0‖²) / s².
 
@@ -42,11 +41,12 @@ def dropout_kl(*, dropout: ArrayLike, squared_norm: ArrayLike, width: ArrayLike)
     >>> dropout_kl(dropout=0.5, squared_norm=2.0, width=0.5)
     2.0
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    s = checks.numbers("width", width, "(0, inf)")
-    kept = 0.5 * (1.0 - p) * norm
-    return plain(np.asarray(kept / s / s))
+    with quiet():
+        p = checks.numbers("dropout", dropout, "[0, 1]")
+        norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
+        s = checks.numbers("width", width, "(0, inf)")
+        kept = 0.5 * (1.0 - p) * norm
+        return plain(np.asarray(kept / s / s))
 
 
 def _excess_log(x: Array) -> Array:
@@ -68,7 +68,6 @@ def _divergence(q: Array, w: Array) -> tuple[Array, Array]:
     return kl, rise / (q + rise)
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
     """Compute the largest r with kl(q‖r) <= c, for Bernoulli means q and r.
 
@@ -84,37 +83,37 @@ def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
     >>> round(kl_inverse(empirical_risk=0.0, bound=0.6931471805599453), 12)
     0.5
     """
-    q = checks.numbers("empirical_risk", empirical_risk, "[0, 1]")
-    c = checks.numbers("bound", bound, "[0, inf]")
-    q, c = (np.array(item) for item in np.broadcast_arrays(q, c))
-    # r grows with q, so a floor under q is safe; it keeps r/q finite.
-    floor = np.where(q == 1.0, 0.5, np.maximum(q, 1e-290))
-    # Two bounds on the solution give a start on its right; on that side Newton stays there.
-    near = np.minimum(np.sqrt(c / 2.0), np.sqrt(2.0 * floor * c) + 2.0 * c)
-    inside = near < 1.0 - floor
-    close = -np.log1p(-np.where(inside, near, 0.0) / (1.0 - floor))
-    # kl >= (1-q) w - q ln(1/q): drop the part -q ln r.
-    far = (c - floor * np.log(floor)) / (1.0 - floor)
-    w = np.where(inside, np.minimum(close, far), far)
-    active = (c > 0.0) & np.isfinite(w) & (w > 0.0)
-    w = np.where(active, w, 1.0)
-    for _ in range(100):
-        kl, slope = _divergence(floor, w)
-        step = np.where(active, (kl - c) / slope, 0.0)
-        lower = np.maximum(w - step, 0.5 * w)
-        moved = np.abs(lower - w) > 1e-15 * w
-        w = lower
-        if not np.any(moved):
-            break
-    w = np.where(q == 0.0, c, w)  # there kl(0‖r) = -ln(1-r)
-    w = w * (1.0 + 4.0 * rounding.RELATIVE_SLACK)
-    r = np.minimum(rounding.up(floor - (1.0 - floor) * np.expm1(-w)), 1.0)
-    r = np.where(q == 0.0, np.minimum(rounding.up(-np.expm1(-w)), 1.0), r)
-    r = np.where((q == 1.0) | np.isinf(c), 1.0, r)
-    return plain(np.where(c == 0.0, q, r))
+    with quiet():
+        q = checks.numbers("empirical_risk", empirical_risk, "[0, 1]")
+        c = checks.numbers("bound", bound, "[0, inf]")
+        q, c = (np.array(item) for item in np.broadcast_arrays(q, c))
+        # r grows with q, so a floor under q is safe; it keeps r/q finite.
+        floor = np.where(q == 1.0, 0.5, np.maximum(q, 1e-290))
+        # Two bounds on the solution give a start on its right; on that side Newton stays there.
+        near = np.minimum(np.sqrt(c / 2.0), np.sqrt(2.0 * floor * c) + 2.0 * c)
+        inside = near < 1.0 - floor
+        close = -np.log1p(-np.where(inside, near, 0.0) / (1.0 - floor))
+        # kl >= (1-q) w - q ln(1/q): drop the part -q ln r.
+        far = (c - floor * np.log(floor)) / (1.0 - floor)
+        w = np.where(inside, np.minimum(close, far), far)
+        active = (c > 0.0) & np.isfinite(w) & (w > 0.0)
+        w = np.where(active, w, 1.0)
+        for _ in range(100):
+            kl, slope = _divergence(floor, w)
+            step = np.where(active, (kl - c) / slope, 0.0)
+            lower = np.maximum(w - step, 0.5 * w)
+            moved = np.abs(lower - w) > 1e-15 * w
+            w = lower
+            if not np.any(moved):
+                break
+        w = np.where(q == 0.0, c, w)  # there kl(0‖r) = -ln(1-r)
+        w = w * (1.0 + 4.0 * rounding.RELATIVE_SLACK)
+        r = np.minimum(rounding.up(floor - (1.0 - floor) * np.expm1(-w)), 1.0)
+        r = np.where(q == 0.0, np.minimum(rounding.up(-np.expm1(-w)), 1.0), r)
+        r = np.where((q == 1.0) | np.isinf(c), 1.0, r)
+        return plain(np.where(c == 0.0, q, r))
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def pac_bayes_kl_bound(
     *,
     n: ArrayLike,
@@ -141,15 +140,16 @@ def pac_bayes_kl_bound(
     >>> pac_bayes_kl_bound(n=1000, delta=0.05, kl=5.0, empirical_risk=0.1, loss_range=1.0).vacuous
     False
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    divergence = checks.numbers("kl", kl, "[0, inf]")
-    cost = np.log(2.0) + 0.5 * np.log(size) - np.log(failure)
-    limit = rounding.up(np.asarray((divergence + cost) / size))
-    share = np.minimum(risk / largest * (1.0 + rounding.RELATIVE_SLACK), 1.0)
-    value = largest * np.asarray(kl_inverse(empirical_risk=share, bound=limit))
-    return risk_bound(
-        value, failure, largest, "PAC-Bayes kl", _KL_SOURCE, (IID, BOUNDED, PRIOR, GIBBS)
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        divergence = checks.numbers("kl", kl, "[0, inf]")
+        cost = np.log(2.0) + 0.5 * np.log(size) - np.log(failure)
+        limit = rounding.up(np.asarray((divergence + cost) / size))
+        share = np.minimum(risk / largest * (1.0 + rounding.RELATIVE_SLACK), 1.0)
+        value = largest * np.asarray(kl_inverse(empirical_risk=share, bound=limit))
+        return risk_bound(
+            value, failure, largest, "PAC-Bayes kl", _KL_SOURCE, (IID, BOUNDED, PRIOR, GIBBS)
+        )
 
 
 def geometric_widths(*, largest: float, ratio: float, count: int) -> Array:

@@ -107,7 +107,12 @@ def conclude(
     Returns:
         The result. An upper bound is vacuous where it is at least ``trivial`` or infinite, a lower
         one where it is at most ``trivial``.
+
+    Raises:
+        ArithmeticError: if the value is not a number, so that no NaN passes for a bound.
     """
+    if np.any(np.isnan(value)):
+        raise ArithmeticError(f"{name} must be a number, got value={value!r}")
     outward = rounding.up(value) if direction == "upper" else rounding.down(value)
     rounded = np.where(exact, value, outward)
     limit = np.asarray(np.inf if direction == "upper" else 0.0) if trivial is None else trivial

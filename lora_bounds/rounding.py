@@ -19,6 +19,15 @@ RELATIVE_SLACK = 2.0**-48
 ABSOLUTE_SLACK = float(np.finfo(np.float64).tiny)
 
 
+def quiet() -> np.errstate:
+    """Let formulas run into infinity without warnings; `conclude` still rejects NaN.
+
+    Returns:
+        A context manager.
+    """
+    return np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
+
+
 def plain(value: Array) -> Numbers:
     """Turn an array of no dimension into a float.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 
 MaskLaw: TypeAlias = Literal["row_column", "activation", "rank", "entrywise", "none"]
 MASK_LAWS: tuple[MaskLaw, ...] = get_args(MaskLaw)
@@ -83,7 +83,6 @@ class MaskMoments:
     elsewhere: Numbers
 
 
-@np.errstate(divide="ignore")
 def mask_moments(*, law: MaskLaw, dropout: ArrayLike) -> MaskMoments:
     """Compute mean, variance and correlations of the mask that a law puts on the update.
 
@@ -106,20 +105,23 @@ def mask_moments(*, law: MaskLaw, dropout: ArrayLike) -> MaskMoments:
     >>> mask_moments(law="row_column", dropout=0.5).same_row == 1 / 3
     True
     """
-    checks.choice("law", law, MASK_LAWS)
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    if law == "activation" and np.any(p == 1.0):
-        raise ValueError("dropout must be below 1 under the activation law, got dropout=1.0")
-    k, zero, one = 1.0 - p, np.zeros_like(p), np.ones_like(p)
-    shared = k / (1.0 + k)  # p k³ / (k² (1-k²))
-    mean, variance, row, column, elsewhere = {
-        "row_column": (k**2, p * (2.0 - p) * k**2, shared, shared, zero),
-        "activation": (one, p / k, zero, one, zero),
-        "rank": (k, p * k, one, one, one),
-        "entrywise": (k**2, p * (2.0 - p) * k**2, zero, zero, zero),
-        "none": (one, zero, zero, zero, zero),
-    }[law]
-    return MaskMoments(plain(mean), plain(variance), plain(row), plain(column), plain(elsewhere))
+    with quiet():
+        checks.choice("law", law, MASK_LAWS)
+        p = checks.numbers("dropout", dropout, "[0, 1]")
+        if law == "activation" and np.any(p == 1.0):
+            raise ValueError("dropout must be below 1 under the activation law, got dropout=1.0")
+        k, zero, one = 1.0 - p, np.zeros_like(p), np.ones_like(p)
+        shared = k / (1.0 + k)  # p k³ / (k² (1-k²))
+        mean, variance, row, column, elsewhere = {
+            "row_column": (k**2, p * (2.0 - p) * k**2, shared, shared, zero),
+            "activation": (one, p / k, zero, one, zero),
+            "rank": (k, p * k, one, one, one),
+            "entrywise": (k**2, p * (2.0 - p) * k**2, zero, zero, zero),
+            "none": (one, zero, zero, zero, zero),
+        }[law]
+        return MaskMoments(
+            plain(mean), plain(variance), plain(row), plain(column), plain(elsewhere)
+        )
 
 
 def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
@@ -214,7 +216,6 @@ def sparsity_penalty(
     return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
 
 
-@np.errstate(divide="ignore")
 def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Numbers:
     """Compute the λ that LoRA Dropout itself brings to a linear layer: s² / (2 (1-q)).
 
@@ -231,9 +232,10 @@ def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Num
     >>> induced_regularization(dropout=0.5, input_scale=1.0)
     2.0
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    s = checks.numbers("input_scale", input_scale, "(0, inf)")
-    return plain(np.asarray((s / (1.0 - p)) ** 2 / 2.0))
+    with quiet():
+        p = checks.numbers("dropout", dropout, "[0, 1]")
+        s = checks.numbers("input_scale", input_scale, "(0, inf)")
+        return plain(np.asarray((s / (1.0 - p)) ** 2 / 2.0))
 
 
 def induced_regularizer(

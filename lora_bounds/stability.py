@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lora_bounds import checks
 from lora_bounds.results import Assumption, BoundResult, conclude
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 from lora_bounds.sparsity import root_penalty_weight
 
 Convention: TypeAlias = Literal["1/n", "1/(n-1)"]
@@ -60,7 +60,6 @@ def _hypothesis_stability(
     )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def lemma_a1(
     *, n: ArrayLike, lipschitz: ArrayLike, curvature: ArrayLike, regularization: ArrayLike
 ) -> BoundResult:
@@ -78,13 +77,15 @@ def lemma_a1(
     Returns:
         The bound; infinite where Lmin + 2 λ = 0, and 0 for infinite λ.
     """
-    strength = checks.numbers("regularization", regularization, "[0, inf]")
-    slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-    root = _root_denominator(curvature, np.sqrt(strength))
-    return _hypothesis_stability(n, slope, root, "Lemma A.1", "Lemma A.1", LIPSCHITZ_REGULARISED)
+    with quiet():
+        strength = checks.numbers("regularization", regularization, "[0, inf]")
+        slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
+        root = _root_denominator(curvature, np.sqrt(strength))
+        return _hypothesis_stability(
+            n, slope, root, "Lemma A.1", "Lemma A.1", LIPSCHITZ_REGULARISED
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def paper_stability(
     *,
     n: ArrayLike,
@@ -113,13 +114,15 @@ def paper_stability(
     >>> round(result.value, 9), result.unchecked[3]
     (0.013333333, 'curvature along the segment')
     """
-    slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-    weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-    root = _root_denominator(curvature, weight)
-    return _hypothesis_stability(n, slope, root, "Prop. 4.2", "Prop. 4.2", LIPSCHITZ_REGULARISED)
+    with quiet():
+        slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
+        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
+        root = _root_denominator(curvature, weight)
+        return _hypothesis_stability(
+            n, slope, root, "Prop. 4.2", "Prop. 4.2", LIPSCHITZ_REGULARISED
+        )
 
 
-@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def self_consistent_lipschitz(
     *,
     lipschitz: ArrayLike,
@@ -144,14 +147,14 @@ def self_consistent_lipschitz(
     >>> self_consistent_lipschitz(lipschitz=1.0, regularization=1.0, dropout=0.5)
     2.0
     """
-    rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-    distance = checks.numbers("radius", radius, "[0, inf]")
-    root = root_penalty_weight(dropout=dropout, regularization=regularization)
-    slope = np.where((root == 0.0) | (distance == 0.0), 0.0, 2.0 * root * distance * root)
-    return plain(np.asarray(rho + np.minimum(slope, rho)))
+    with quiet():
+        rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
+        distance = checks.numbers("radius", radius, "[0, inf]")
+        root = root_penalty_weight(dropout=dropout, regularization=regularization)
+        slope = np.where((root == 0.0) | (distance == 0.0), 0.0, 2.0 * root * distance * root)
+        return plain(np.asarray(rho + np.minimum(slope, rho)))
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def self_consistent_stability(
     *,
     n: ArrayLike,
@@ -177,18 +180,18 @@ def self_consistent_stability(
     Returns:
         The bound; infinite where Lmin + 2 λ q = 0, and 0 for infinite λ and p > 0.
     """
-    eta = self_consistent_lipschitz(
-        lipschitz=lipschitz, regularization=regularization, dropout=dropout, radius=radius
-    )
-    weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-    root = _root_denominator(curvature, weight)
-    item = "Prop. 4.2 with η = ρ + min(2 λ q D, ρ)"
-    return _hypothesis_stability(
-        n, np.asarray(eta), root, "Prop. 4.2, self-consistent", item, LIPSCHITZ_LOSS
-    )
+    with quiet():
+        eta = self_consistent_lipschitz(
+            lipschitz=lipschitz, regularization=regularization, dropout=dropout, radius=radius
+        )
+        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
+        root = _root_denominator(curvature, weight)
+        item = "Prop. 4.2 with η = ρ + min(2 λ q D, ρ)"
+        return _hypothesis_stability(
+            n, np.asarray(eta), root, "Prop. 4.2, self-consistent", item, LIPSCHITZ_LOSS
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore")
 def uniform_stability(
     *,
     n: ArrayLike,
@@ -221,17 +224,18 @@ def uniform_stability(
     >>> round(uniform_stability(n=100, lipschitz=1.0, regularization=1.0, dropout=0.5).value, 9)
     0.006666667
     """
-    checks.choice("convention", convention, ("1/n", "1/(n-1)"))
-    size = checks.count("n", n)
-    rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-    weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-    root = np.sqrt(2.0) * weight
-    ratio = np.where(rho == 0.0, 0.0, rho / np.where(rho == 0.0, 1.0, root))
-    factor = 1.0 if convention == "1/n" else 2.0
-    return conclude(
-        factor * ratio * (ratio / size),
-        name="uniform stability",
-        source="Bousquet and Elisseeff 2002, Theorem 22, with the penalty of Eq. 11",
-        assumptions=(MINIMISERS, CONVEX, LIPSCHITZ_LOSS),
-        exact=(ratio == 0.0) & ((rho == 0.0) | np.isinf(root)),
-    )
+    with quiet():
+        checks.choice("convention", convention, ("1/n", "1/(n-1)"))
+        size = checks.count("n", n)
+        rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
+        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
+        root = np.sqrt(2.0) * weight
+        ratio = np.where(rho == 0.0, 0.0, rho / np.where(rho == 0.0, 1.0, root))
+        factor = 1.0 if convention == "1/n" else 2.0
+        return conclude(
+            factor * ratio * (ratio / size),
+            name="uniform stability",
+            source="Bousquet and Elisseeff 2002, Theorem 22, with the penalty of Eq. 11",
+            assumptions=(MINIMISERS, CONVEX, LIPSCHITZ_LOSS),
+            exact=(ratio == 0.0) & ((rho == 0.0) | np.isinf(root)),
+        )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks
 from lora_bounds._risk import BOUNDED, IID, SYMMETRIC, risk_bound, risk_inputs
 from lora_bounds.results import Assumption, BoundResult
+from lora_bounds.rounding import quiet
 
 UNIFORMLY_STABLE = Assumption(
     "uniform stability",
@@ -17,7 +18,6 @@ UNIFORMLY_STABLE = Assumption(
 )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def uniform_stability_bound(
     *,
     n: ArrayLike,
@@ -42,24 +42,24 @@ def uniform_stability_bound(
     Returns:
         The bound on R.
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    beta = checks.numbers("stability", stability, "[0, inf]")
-    # Written as sums of terms that cannot be infinity times 0.
-    deviation = np.sqrt(-np.log(failure) / 2.0)
-    per_example = np.where(deviation == 0.0, 0.0, 4.0 * beta * deviation * np.sqrt(size))
-    per_example = np.where(beta == 0.0, 0.0, per_example)
-    value = risk + 2.0 * beta + per_example + largest * (deviation / np.sqrt(size))
-    return risk_bound(
-        value,
-        failure,
-        largest,
-        "Bousquet-Elisseeff",
-        "Bousquet and Elisseeff 2002, Theorem 12",
-        (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        beta = checks.numbers("stability", stability, "[0, inf]")
+        # Written as sums of terms that cannot be infinity times 0.
+        deviation = np.sqrt(-np.log(failure) / 2.0)
+        per_example = np.where(deviation == 0.0, 0.0, 4.0 * beta * deviation * np.sqrt(size))
+        per_example = np.where(beta == 0.0, 0.0, per_example)
+        value = risk + 2.0 * beta + per_example + largest * (deviation / np.sqrt(size))
+        return risk_bound(
+            value,
+            failure,
+            largest,
+            "Bousquet-Elisseeff",
+            "Bousquet and Elisseeff 2002, Theorem 12",
+            (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def feldman_vondrak_2018(
     *,
     n: ArrayLike,
@@ -84,21 +84,21 @@ def feldman_vondrak_2018(
     Returns:
         The bound on R.
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    beta = checks.numbers("stability", stability, "[0, inf]")
-    root = np.hypot(2.0 * np.sqrt(largest) * np.sqrt(beta), largest / np.sqrt(size))
-    value = risk + 8.0 * root * np.sqrt(np.log(8.0) - np.log(failure))
-    return risk_bound(
-        value,
-        failure,
-        largest,
-        "Feldman-Vondrak 2018",
-        "Feldman and Vondrak 2018, arXiv 1812.09859, Theorem 1.2",
-        (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        beta = checks.numbers("stability", stability, "[0, inf]")
+        root = np.hypot(2.0 * np.sqrt(largest) * np.sqrt(beta), largest / np.sqrt(size))
+        value = risk + 8.0 * root * np.sqrt(np.log(8.0) - np.log(failure))
+        return risk_bound(
+            value,
+            failure,
+            largest,
+            "Feldman-Vondrak 2018",
+            "Feldman and Vondrak 2018, arXiv 1812.09859, Theorem 1.2",
+            (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def feldman_vondrak(
     *,
     n: ArrayLike,
@@ -125,25 +125,25 @@ def feldman_vondrak(
     Returns:
         The bound on R.
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    checks.count("n", n, least=2)
-    beta = checks.numbers("stability", stability, "[0, inf]")
-    c = checks.numbers("constant", constant, "(0, inf)")
-    log_n, log_failure = np.log(size), -np.log(failure)
-    stable = np.where(beta == 0.0, 0.0, 2.0 * beta * log_n * (log_n + log_failure))
-    value = risk + c * (stable + largest * np.sqrt(log_failure / size))
-    named = Assumption("constant", "the theorem holds with the constant c that was given")
-    return risk_bound(
-        value,
-        failure,
-        largest,
-        "Feldman-Vondrak 2019",
-        "Feldman and Vondrak 2019, arXiv 1902.10710, Theorem 1.1",
-        (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE, named),
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        checks.count("n", n, least=2)
+        beta = checks.numbers("stability", stability, "[0, inf]")
+        c = checks.numbers("constant", constant, "(0, inf)")
+        log_n, log_failure = np.log(size), -np.log(failure)
+        stable = np.where(beta == 0.0, 0.0, 2.0 * beta * log_n * (log_n + log_failure))
+        value = risk + c * (stable + largest * np.sqrt(log_failure / size))
+        named = Assumption("constant", "the theorem holds with the constant c that was given")
+        return risk_bound(
+            value,
+            failure,
+            largest,
+            "Feldman-Vondrak 2019",
+            "Feldman and Vondrak 2019, arXiv 1902.10710, Theorem 1.1",
+            (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE, named),
+        )
 
 
-@np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore")
 def bousquet_klochkov_zhivotovskiy(
     *,
     n: ArrayLike,
@@ -173,18 +173,19 @@ def bousquet_klochkov_zhivotovskiy(
     Returns:
         The bound on R.
     """
-    size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-    gamma = 2.0 * checks.numbers("stability", stability, "[0, inf]")
-    order = np.maximum(2.0, -np.log(failure))
-    # frexp is exact: size - 1 < 2^exponent <= 2 (size - 1), so exponent = ⌈log2 size⌉.
-    doublings = np.where(size == 1.0, 0.0, np.frexp(size - 1.0)[1].astype(np.float64))
-    chained = np.where((gamma == 0.0) | (doublings == 0.0), 0.0, gamma * doublings * order)
-    spread = 24.0 * np.sqrt(2.0) * chained + 4.0 * largest * np.sqrt(order / size)
-    return risk_bound(
-        risk + 2.0 * gamma + np.e * spread,
-        failure,
-        largest,
-        "Bousquet-Klochkov-Zhivotovskiy",
-        "Bousquet, Klochkov and Zhivotovskiy 2020, arXiv 1910.07833, Lemma 7 and Theorem 4",
-        (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
-    )
+    with quiet():
+        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
+        gamma = 2.0 * checks.numbers("stability", stability, "[0, inf]")
+        order = np.maximum(2.0, -np.log(failure))
+        # frexp is exact: size - 1 < 2^exponent <= 2 (size - 1), so exponent = ⌈log2 size⌉.
+        doublings = np.where(size == 1.0, 0.0, np.frexp(size - 1.0)[1].astype(np.float64))
+        chained = np.where((gamma == 0.0) | (doublings == 0.0), 0.0, gamma * doublings * order)
+        spread = 24.0 * np.sqrt(2.0) * chained + 4.0 * largest * np.sqrt(order / size)
+        return risk_bound(
+            risk + 2.0 * gamma + np.e * spread,
+            failure,
+            largest,
+            "Bousquet-Klochkov-Zhivotovskiy",
+            "Bousquet, Klochkov and Zhivotovskiy 2020, arXiv 1910.07833, Lemma 7 and Theorem 4",
+            (IID, BOUNDED, SYMMETRIC, UNIFORMLY_STABLE),
+        )

@@ -62,6 +62,11 @@ def test_confidence_is_never_one_for_a_positive_delta():
     assert got[2:].tolist() == [0.95, 0.0]
 
 
+def test_nan_is_no_bound():
+    with pytest.raises(ArithmeticError, match="n must be a number, got value="):
+        result([1.0, np.nan])
+
+
 def test_direction_is_checked():
     with pytest.raises(ValueError, match="direction='sideways'"):
         BoundResult(1.0, "sideways", 1.0, "s", (), False, "n", None)
