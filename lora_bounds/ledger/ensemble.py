@@ -167,7 +167,7 @@ CLAIMS = (
     Claim(
         id="T4",
         paper_item="T4",
-        statement="The ensemble is no worse than the mean member, and better with N.",
+        statement="The ensemble is no worse than the mean member, and no worse as N grows.",
         assumptions=("the loss is convex in the output", "independent masks"),
         evidence=(
             proof("jensen"),

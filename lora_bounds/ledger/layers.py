@@ -169,7 +169,7 @@ def raw_updates() -> Sweep:
         _, _, sigma, cross = _layer(rng)
         p = float(rng.uniform(0, 0.95))
         moments = {"second_moment": sigma, "cross_moment": cross}
-        mean = minimizer(law="row_column", dropout=p, **moments)
+        mean = minimizer(law="row_column", dropout=p, second_moment=sigma, cross_moment=cross)
         ends = (
             (trained_update(dropout=p, **moments), mean / (1 - p) ** 2),
             (trained_update(dropout=0.0, **moments), cross @ np.linalg.inv(sigma)),
@@ -181,3 +181,59 @@ def raw_updates() -> Sweep:
         )
         slacks += [agreement(got, want, ALGEBRA) for got, want in ends]
     return Sweep("500 random layers, p in [0, 0.95] and the limits", slacks, unseen(500))
+
+
+def scale_risks(truth: Array, noise: float, n: int, p: float) -> tuple[float, float]:
+    """Expected excess risks after masked training: of the ensemble, and of B A without masks.
+
+    One output, isotropic inputs both in the sample and afresh (Sigma = I), Gaussian target noise:
+    the risks are quadratic in the noise, so unit vectors of noise give the expectation.
+
+    Args:
+        truth: theta*, of shape (d,).
+        noise: standard deviation of the target noise.
+        n: sample size, at least d.
+        p: the rate.
+
+    Returns:
+        E norm(k^2 B A - theta*)^2 and E norm(B A - theta*)^2.
+    """
+    d = truth.size
+    x, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, n), d))
+    x = x * np.sqrt(n)
+    factor = mean_factor(law="row_column", dropout=p)
+
+    def trained(targets: Array) -> Array:
+        cross = (targets @ x / n)[None]
+        return trained_update(second_moment=x.T @ x / n, cross_moment=cross, dropout=p)[0]
+
+    raw = trained(x @ truth)
+    spread = sum(float(np.sum(trained(unit) ** 2)) for unit in np.eye(n)) * noise**2
+    ensemble = float(np.sum((factor * raw - truth) ** 2)) + factor**2 * spread
+    return ensemble, float(np.sum((raw - truth) ** 2)) + spread
+
+
+def order_from_scale() -> Sweep:
+    """Returns how far the order of the two risks is on the side that the criterion says."""
+    rng, slacks = np.random.default_rng(23), []
+    for _ in range(500):
+        d = int(rng.integers(1, 4))
+        n, p = int(rng.integers(d + 1, 15)), float(rng.uniform(0.05, 0.95))
+        truth, noise = rng.standard_normal(d), float(10 ** rng.uniform(-1.5, 1.5))
+        kept = (1 - p) ** 2
+        ensemble, raw = scale_risks(truth, noise, n, p)
+        noisy = (1 + kept) * noise**2 * d / n - (1 - kept) * float(truth @ truth)
+        slacks.append(float(np.sign(noisy)) * (raw - ensemble) / (raw + ensemble))
+    return Sweep("500 random problems, d <= 3, n < 15, p 0.05 to 0.95", slacks, unseen(500))
+
+
+def scaled_update_is_the_ensemble() -> Sweep:
+    """Returns k^2 B A x against the mean output over every mask."""
+    rng, slacks = np.random.default_rng(24), []
+    for _ in range(500):
+        b, a, _, _ = _layer(rng)
+        p, x = float(rng.uniform(0, 1)), rng.standard_normal(3)
+        updates, probability = masked_updates("row_column", b, a, p)
+        scaled = mean_factor(law="row_column", dropout=p) * (b @ a) @ x
+        slacks.append(agreement(scaled, probability @ (updates @ x), ALGEBRA))
+    return Sweep("500 random 2 x 3 layers and inputs, every mask", slacks, unseen(500))

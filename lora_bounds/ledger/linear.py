@@ -89,4 +89,27 @@ CLAIMS = (
         formula="B A = E/k^2 = G (k Sigma + p diag(Sigma))^-1",
         functions=("linear.trained_update",),
     ),
+    Claim(
+        id="Linear layer, free ensemble",
+        paper_item="Eq. 8, linear layer",
+        statement="Scaling B A by k^2 at inference is the infinite ensemble, at no cost.",
+        assumptions=("linear layer",),
+        evidence=(proof("variance-table"), sweep(layers.scaled_update_is_the_ensemble)),
+        recorded=Verdict.PROVED,
+        formula="E over masks of Bhat Ahat x = k^2 B A x",
+        functions=("linear.mean_factor",),
+    ),
+    Claim(
+        id="Fig. 4, order from scale alone",
+        paper_item="Fig. 4, Drop against Drop_train",
+        statement=(
+            "A scale mismatch alone can produce the order of Fig. 4: the ensemble (k^2 B A) beats "
+            "mask-free inference (B A) exactly if noise is large, and loses if it is small."
+        ),
+        assumptions=("linear layer with one output", "isotropic inputs, Sigma = I"),
+        evidence=(sweep(layers.order_from_scale),),
+        recorded=Verdict.HOLDS,
+        formula="Drop < Drop_train  iff  (1 + k^2) sigma^2 d/n > (1 - k^2) norm(theta*)^2",
+        functions=("linear.trained_update", "linear.mean_factor"),
+    ),
 )

@@ -85,6 +85,25 @@ def quadratic_stability() -> Sweep:
     return Sweep(scope, slacks, unseen(1000))
 
 
+def half_of_lemma_a1() -> Sweep:
+    """Returns half of Lemma A.1 minus measured stability, relative."""
+    rng, slacks = np.random.default_rng(22), []
+    for _ in range(1000):
+        x, y, lam, p = _ridge_problem(rng)
+        weight = float(penalty_weight(dropout=p, regularization=lam))
+        fit = ridge_fit(inputs=x, targets=y, regularization=lam, dropout=p)
+        left = leave_one_out(
+            inputs=x, targets=y, regularization=lam, dropout=p, convention="1/(n-1)"
+        )
+        _, eta = _ridge_slopes(x, y, np.vstack([fit.solution, left.solutions]), weight)
+        bound = lemma_a1(
+            n=len(x), lipschitz=eta, curvature=fit.least_curvature, regularization=weight
+        ).value
+        worst = float(np.abs(left.regularized_changes).max())
+        slacks.append((float(bound) / 2 - worst) / worst)
+    return Sweep("1000 random ridge problems (relative margin)", slacks, unseen(1000))
+
+
 def lipschitz_constants() -> Sweep:
     """Returns rho + min(2 lambda q D, rho) minus the measured slope of the penalised loss."""
     rng, slacks = np.random.default_rng(3), []

@@ -72,7 +72,9 @@ def curves(atoms: Array, truth: Array, n: int, weights: Array = _WEIGHTS) -> Cur
                 chance @ (1 + np.einsum("ij,kji->k", sigma, spread) / n) / 2,
             )
         )
-    return Curves(*np.array(rows).T, float(truth @ sigma @ truth))
+    signal_train, signal_test, noise_train, noise_test = np.array(rows).T
+    power = float(truth @ sigma @ truth)
+    return Curves(signal_train, signal_test, noise_train, noise_test, power)
 
 
 def _laws(seed: int, count: int) -> list[Curves]:

@@ -1,127 +1,8 @@
 """Claims on sparsity: Eqs. 2 and 9 to 11, the remark on p -> 1, and trend T5."""
 
-import numpy as np
-
 from lora_bounds.claims import Claim, Verdict
-from lora_bounds.ledger.enumeration import masked_updates
-from lora_bounds.ledger.evidence import (
-    ALGEBRA,
-    IDENTITY,
-    Sweep,
-    agreement,
-    counterexample,
-    proof,
-    sweep,
-)
-from lora_bounds.sparsity import (
-    MASK_LAWS,
-    drop_probability,
-    dropout_rate,
-    dropped_norm,
-    inner_maximum,
-    keep_probability,
-    mask_moments,
-    sparsity_penalty,
-)
-
-_RATES = np.linspace(0.0, 1.0, 41)
-_INNER = np.linspace(0.05, 0.95, 19)
-
-
-def zeros_of_the_masked_update() -> Sweep:
-    """Returns the share of zeros in Bhat Ahat, summed over masks, against q(p)."""
-    slacks = []
-    for p in _RATES:
-        updates, probability = masked_updates(
-            "row_column", np.ones((2, 2)), np.ones((2, 3)), float(p)
-        )
-        dropped = probability @ (updates == 0).mean(axis=(1, 2))
-        slacks.append(agreement(dropped, drop_probability(dropout=p), IDENTITY))
-    return Sweep("2 x 3 layer, every mask, 41 rates p in [0, 1]", slacks)
-
-
-def round_trips() -> Sweep:
-    """Returns how well the rate of q(p) is p again, and q + (1-q) is 1."""
-    p = np.linspace(0.0, 1.0, 100_001)
-    q = drop_probability(dropout=p)
-    back = np.asarray(dropout_rate(drop_probability=q))
-    # Near p = 1 the inverse is ill-conditioned: an error e in q moves p by e / (2 (1-p)).
-    room = IDENTITY / np.maximum(1.0 - p, 1e-6)
-    whole = agreement(q + np.asarray(keep_probability(dropout=p)), np.ones_like(p), IDENTITY)
-    return Sweep("100,001 rates p in [0, 1]", np.append(room - np.abs(back - p), whole))
-
-
-def dropped_norms() -> Sweep:
-    """Returns E norm(d * update)^2, summed over (correlated) masks, against q norm^2."""
-    rng = np.random.default_rng(0)
-    slacks = []
-    for p in _RATES:
-        b, a = rng.standard_normal((2, 2)), rng.standard_normal((2, 3))
-        updates, probability = masked_updates("row_column", b, a, float(p))
-        lost = probability @ ((b @ a - updates) ** 2).sum(axis=(1, 2))
-        squared = float(((b @ a) ** 2).sum())
-        slacks.append(agreement(lost, dropped_norm(dropout=p, squared_norm=squared), IDENTITY))
-        penalty = sparsity_penalty(dropout=p, regularization=3.0, squared_norm=squared)
-        slacks.append(agreement(3 * lost, penalty, IDENTITY))
-    return Sweep("2 x 3 layers of rank 2, every mask, 41 rates p in [0, 1]", slacks)
-
-
-def feasible_updates() -> Sweep:
-    """Returns the room that Eq. 9 leaves: E norm(d * update)^2 must be 0, and it is not."""
-    p, norm = np.meshgrid(_RATES[1:], np.logspace(-6, 6, 25))
-    return Sweep(
-        "p in (0, 1], norm^2 in [1e-6, 1e6]",
-        -np.asarray(dropped_norm(dropout=p, squared_norm=norm)),
-    )
-
-
-def inner_maxima() -> Sweep:
-    """Returns the inner maximum of Eq. 10: the loss at a zero update, infinite off it."""
-    off = inner_maximum(loss=0.3, dropout=_RATES[1:], squared_norm=1e-12)
-    at = inner_maximum(loss=0.3, dropout=_RATES, squared_norm=0.0)
-    slack = np.where(np.isinf(off), 1.0, -1.0)
-    return Sweep("p in [0, 1]", np.append(slack, agreement(at, np.full(41, 0.3), IDENTITY)))
-
-
-def mask_correlations() -> Sweep:
-    """Returns the moments of each law, summed over masks, against the formulas."""
-    slacks = []
-    for law in MASK_LAWS:
-        if law == "none":
-            continue
-        for p in _INNER:
-            factors, probability = masked_updates(law, np.ones((2, 1)), np.ones((1, 2)), float(p))
-            flat = factors.reshape(len(factors), 4)  # entries 00, 01, 10, 11
-            mean = probability @ flat
-            covariance = (flat - mean).T @ (probability[:, None] * (flat - mean))
-            variance = covariance[0, 0]
-            expected = mask_moments(law=law, dropout=p)
-            pairs = [
-                (mean[0], expected.mean),
-                (variance, expected.variance),
-                (covariance[0, 1] / variance, expected.same_row),
-                (covariance[0, 2] / variance, expected.same_column),
-                (covariance[0, 3] / variance, expected.elsewhere),
-            ]
-            slacks += [agreement(got, want, ALGEBRA) for got, want in pairs]
-    return Sweep("four laws, 2 x 2 layer, every mask, 19 rates p in [0.05, 0.95]", slacks)
-
-
-def independence_of_entries() -> Sweep:
-    """Returns the correlation of two entries that share a row, which independence would make 0."""
-    return Sweep(
-        "19 rates p in [0.05, 0.95]",
-        -np.asarray(mask_moments(law="row_column", dropout=_INNER).same_row),
-    )
-
-
-def rank_mask_sparsity() -> Sweep:
-    """Returns the zero entries that masking the rank dimension adds; the paper says none."""
-    extra = [
-        float(keep_probability(dropout=p)) * p**rank for p in _INNER for rank in (1, 2, 4, 8, 16)
-    ]
-    return Sweep("p in [0.05, 0.95], rank 1 to 16", -np.array(extra))
-
+from lora_bounds.ledger import masks
+from lora_bounds.ledger.evidence import counterexample, proof, sweep
 
 CLAIMS = (
     Claim(
@@ -129,7 +10,11 @@ CLAIMS = (
         paper_item="Eq. 2, q(p)",
         statement="An entry of the masked update is dropped with probability q(p) = 1-(1-p)^2.",
         assumptions=("masks of rows of B and columns of A are independent of each other",),
-        evidence=(proof("sparsity-penalty"), sweep(zeros_of_the_masked_update), sweep(round_trips)),
+        evidence=(
+            proof("sparsity-penalty"),
+            sweep(masks.zeros_of_the_masked_update),
+            sweep(masks.round_trips),
+        ),
         recorded=Verdict.PROVED,
         formula="q = 1 - (1-p)^2 = 2p - p^2",
         functions=(
@@ -146,7 +31,7 @@ CLAIMS = (
         evidence=(
             counterexample("eq-9-degenerate"),
             proof("degeneracy", of_the_contrary=True),
-            sweep(feasible_updates),
+            sweep(masks.feasible_updates),
         ),
         recorded=Verdict.REFUTED,
         formula="min L(theta0 + dtheta)  subject to  E_d norm(d*dtheta)^2 = 0",
@@ -160,7 +45,7 @@ CLAIMS = (
             "L(theta0); Eq. 11 at one finite lambda is a surrogate, not a consequence."
         ),
         assumptions=(),
-        evidence=(proof("degeneracy"), sweep(inner_maxima)),
+        evidence=(proof("degeneracy"), sweep(masks.inner_maxima)),
         recorded=Verdict.PROVED,
         formula="E_d norm(d*dtheta)^2 = q norm(dtheta)^2",
         functions=("sparsity.dropped_norm", "sparsity.inner_maximum"),
@@ -180,7 +65,7 @@ CLAIMS = (
         paper_item="Eq. 11",
         statement="The sparsity penalty equals lambda q norm(theta-theta0)^2.",
         assumptions=("each entry is dropped with probability q; no independence is needed",),
-        evidence=(proof("sparsity-penalty"), sweep(dropped_norms)),
+        evidence=(proof("sparsity-penalty"), sweep(masks.dropped_norms)),
         recorded=Verdict.PROVED,
         formula="L_lambda = L + lambda E_d norm(d*(theta-theta0))^2 = L + lambda q norm(.)^2",
         functions=(
@@ -195,7 +80,7 @@ CLAIMS = (
         paper_item="Eq. 11, d ~ Bern(q)",
         statement="The entries of the mask of the update are independent Bernoulli variables.",
         assumptions=("0 < p < 1",),
-        evidence=(sweep(independence_of_entries),),
+        evidence=(sweep(masks.independence_of_entries),),
         recorded=Verdict.REFUTED,
         formula="corr(d_ij, d_ij') = 0",
         functions=("sparsity.mask_moments",),
@@ -208,7 +93,7 @@ CLAIMS = (
             "mean, hence Eq. 11, does not see it; the variance of the number of zeros does."
         ),
         assumptions=("0 < p < 1",),
-        evidence=(proof("mask-covariance"), sweep(mask_correlations)),
+        evidence=(proof("mask-covariance"), sweep(masks.mask_correlations)),
         recorded=Verdict.PROVED,
         formula="cov = p k^3, corr = k/(1+k), k = 1-p",
         functions=("sparsity.mask_moments",),
@@ -244,7 +129,7 @@ CLAIMS = (
         paper_item="T5, sparsity is q(p)",
         statement="The expected sparsity of the masked update is q(p).",
         assumptions=("the unmasked update has no zero entry",),
-        evidence=(proof("mask-covariance"), sweep(zeros_of_the_masked_update)),
+        evidence=(proof("mask-covariance"), sweep(masks.zeros_of_the_masked_update)),
         recorded=Verdict.PROVED,
         formula="E[share of zeros] = q(p)",
         functions=("sparsity.drop_probability",),
@@ -257,7 +142,7 @@ CLAIMS = (
         evidence=(
             counterexample("rank-masks-add-sparsity"),
             proof("rank-masks", of_the_contrary=True),
-            sweep(rank_mask_sparsity),
+            sweep(masks.rank_mask_sparsity),
         ),
         recorded=Verdict.REFUTED,
         formula="P(zero) = q + (1-q) p^r, not q",

@@ -95,6 +95,16 @@ CLAIMS = (
         functions=("stability.lemma_a1",),
     ),
     Claim(
+        id="Lemma A.1, half the constant",
+        paper_item="Lemma A.1, constant",
+        statement="For quadratic losses half of the printed constant is enough.",
+        assumptions=("quadratic loss", "eta is the slope of the regularised loss"),
+        evidence=(proof("lemma-a1"), sweep(refits.half_of_lemma_a1)),
+        recorded=Verdict.PROVED,
+        formula="beta = eta^2 / ((Lmin + 2 lambda) n)",
+        functions=("stability.lemma_a1",),
+    ),
+    Claim(
         id="Audit 3",
         paper_item="Lemma A.1, Prop. 4.2, Lipschitz assumption",
         statement=(

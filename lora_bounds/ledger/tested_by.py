@@ -54,6 +54,7 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         "counterexamples/test_replays.py::test_the_stated_search_finds_what_is_stored",
     ),
     "Lemma A.1, eta of the plain loss": ("test_ledger.py::test_plain_slope_in_lemma_a1_by_hand",),
+    "Lemma A.1, half the constant": (f"{_PROOFS}half_of_lemma_a1_suffices_for_quadratics",),
     "Audit 3": (
         f"{_STABILITY}lipschitz_constant_on_a_ball_and_at_the_optimum",
         f"{_PROOFS}repaired_stability_and_radius_for_absolute_loss",
@@ -169,6 +170,8 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         f"{_LINEAR}trained_update_solves_the_normal_equations_over_all_masks",
         f"{_LINEAR}trained_update_from_least_squares_to_single_variables",
     ),
+    "Linear layer, free ensemble": (f"{_LINEAR}moments_and_objective_match_enumeration",),
+    "Fig. 4, order from scale alone": ("test_ledger.py::test_order_of_fig_4_by_simulation",),
     "Held-out yardstick": (
         "test_compare.py::test_each_row_is_the_bound_itself",
         "test_compare.py::test_nonvacuous_from_is_the_first",

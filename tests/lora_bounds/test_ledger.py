@@ -1,6 +1,7 @@
 """The ledger: complete, current, and able to say no."""
 
 import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from lora_bounds import counterexamples, ledger, proofs
 from lora_bounds.claims import Claim, Verdict
-from lora_bounds.ledger import find_claims, related_claims, ridge_curves
+from lora_bounds.ledger import find_claims, layers, related_claims, ridge_curves
 from lora_bounds.ledger.evidence import counterexample, sweep
 
 CLAIMS = ledger.all_claims()
@@ -74,10 +75,12 @@ def _scaled(function: Callable[..., Any], factor: float) -> Callable[..., Any]:
 
 # A quarter for Lemma A.1: for quadratics, half of its constant is enough, and that is proved.
 CORRUPTIONS = [
-    ("sparsity", "drop_probability", "Eq. 2", None),
-    ("sparsity", "dropped_norm", "Eq. 11", 0.5),
-    ("sparsity", "inner_maximum", "Audit 1", 0.5),
+    ("masks", "drop_probability", "Eq. 2", None),
+    ("masks", "dropped_norm", "Eq. 11", 0.5),
+    ("masks", "inner_maximum", "Audit 1", 0.5),
     ("refits", "lemma_a1", "Lemma A.1", 0.25),
+    ("refits", "lemma_a1", "Lemma A.1, half the constant", 0.8),
+    ("layers", "mean_factor", "Linear layer, free ensemble", 0.5),
     ("refits", "self_consistent_lipschitz", "Audit 3", 0.5),
     ("refits", "uniform_stability", "Audit 5", 0.5),
     ("generalization", "theorem_4_4", "Thm 4.4", 0.5),
@@ -111,6 +114,14 @@ def test_a_counterexample_that_does_not_refute_fails(monkeypatch: pytest.MonkeyP
     assert counterexample("a3-parameters").run().effect == "fails"
 
 
+def test_without_z3_a_proof_fails_and_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "z3", None)
+    (claim,) = find_claims("Audit 3")
+    outcome = claim.verify()
+    assert outcome.verdict == Verdict.NOT_ESTABLISHED
+    assert "pip install 'lora-dropout[proofs]'" in outcome.details[0]
+
+
 def test_plain_slope_in_lemma_a1_by_hand() -> None:
     """Two losses t and -t, penalty t^2: 3/4 of change against a bound of 1/2."""
     (claim,) = find_claims("Lemma A.1, eta of the plain loss")
@@ -134,6 +145,20 @@ def test_the_gap_shrinks_like_one_over_n() -> None:
     assert gaps[0] / gaps[1] == pytest.approx(2.0, rel=0.05)
     found = sweep(ridge_curves.gap_rate_in_n).run()
     assert found.margin == pytest.approx(0.1 - 0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("noise", "better"), [(3.0, True), (0.01, False)])
+def test_order_of_fig_4_by_simulation(noise: float, better: bool) -> None:
+    """One weight 1, inputs +-1, p = 1/2: least squares, whole or scaled by 1/4."""
+    rng, n, trials = np.random.default_rng(0), 4, 20_000
+    fits = 1 + noise * rng.standard_normal((trials, n)).mean(axis=1)
+    simulated = [float(np.mean((scale * fits - 1) ** 2)) for scale in (0.25, 1.0)]
+    exact = layers.scale_risks(np.array([1.0]), noise, n, 0.5)
+    assert (simulated[0] < simulated[1]) == (exact[0] < exact[1]) == better
+    # fits has variance v = noise^2/n, so each squared error has standard deviation at most
+    # sqrt(2) v + 2 sqrt(v); eight standard errors of the mean leave less than 1 in 64 by Chebyshev.
+    v = noise**2 / n
+    assert simulated == pytest.approx(exact, abs=8 * (2**0.5 * v + 2 * v**0.5) / trials**0.5)
 
 
 @pytest.mark.parametrize(
