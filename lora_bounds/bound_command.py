@@ -52,10 +52,15 @@ def add_parser(commands: Any) -> None:
     for name, kind, default, text in _OPTIONS:
         given = f" (default {default})" if default is not None else ""
         parser.add_argument(
-            _flag(name), type=kind, default=default, required=default is None, help=text + given
+            _flag(name),
+            type=kind,
+            default=default,
+            required=default is None,
+            metavar="X",
+            help=text + given,
         )
     for name, text in _OPTIONAL:
-        parser.add_argument(_flag(name), type=float, help=text)
+        parser.add_argument(_flag(name), type=float, metavar="X", help=text)
 
 
 def _flag(name: str) -> str:

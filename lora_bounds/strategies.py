@@ -131,7 +131,7 @@ def regression_problems(
 
     Args:
         conditioning: ``"well"``: condition number of the inputs in [1, 10]; ``"ill"``: in
-            [1e4, 1e7].
+            [1e4, 1e7] (1 where there is a single input).
         max_n: largest number of examples.
         max_d: largest number of inputs.
         noise: smallest and largest standard deviation of the noise.

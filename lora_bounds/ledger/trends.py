@@ -8,7 +8,7 @@ from lora_bounds.ledger import ridge_curves
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, counterexample, proof, sweep
 
 NOISE = "noise dominates: its variance is at least the signal's, theta*^T Sigma theta*"
-BOTH = "targets are noisy, and the range of lambda q reaches past the optimum"
+BOTH = "noise variance 0.1 to 10 times the signal's, and lambda q reaches past the optimum"
 
 
 def bound_scales_as_stated() -> Sweep:
