@@ -48,6 +48,14 @@ def prove() -> Proof:
         [scaled > 0, scaled <= 1, size > 0, term >= 0, term * term * scaled >= size * size],
         term >= size,
     )
+    risk = z3.Real("risk")
+    argument.implies(
+        "2 n delta (C - Rhat)^2 <= C^2 makes it vacuous: Rhat + term >= C",
+        [scaled > 0, size > 0, risk >= 0, risk <= size, term >= 0,
+         term * term * scaled >= size * size,
+         scaled * (size - risk) * (size - risk) <= size * size],
+        risk + term >= size,
+    )  # fmt: skip
     argument.implies(
         "vacuous exactly when 2 n delta C <= C + 24 ratio",
         [scaled > 0, size > 0, ratio >= 0, term >= 0,
