@@ -104,6 +104,7 @@ CLAIMS = (
             "losses within C",
             "theta(S), theta(S^i) minimise the regularised empirical risk",
             "eta is the constant of the regularised loss (2 rho at the optimum)",
+            "R, Rhat and C are of that loss too (or eta bounds the slope of the plain one as well)",
         ),
         evidence=(
             proof("lemma-a1", assuming=QUADRATIC),
