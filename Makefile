@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint clean help
+.PHONY: figures test lint mutation clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+mutation: $(VENV)/.installed-mutation  ## mutate the formulas of lora_bounds; list what the tests miss
+	$(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
 clean:  ## remove the environment and caches (results stay: they are work done)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

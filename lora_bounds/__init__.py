@@ -1,1 +1,143 @@
-"""Bounds, exact results and verdicts for LoRA Dropout (arXiv 2404.09610); needs no torch."""
+"""Bounds, exact results and verdicts for LoRA Dropout (arXiv 2404.09610); needs no torch.
+
+>>> import lora_bounds
+>>> lora_bounds.theorem_4_4(
+...     n=100, delta=0.05, lipschitz=1.0, curvature=0.0, regularization=1.0, dropout=0.5,
+...     loss_range=1.0, empirical_risk=0.1).vacuous
+True
+"""
+
+from lora_bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
+from lora_bounds.ensemble import (
+    EnsembleLosses,
+    cross_entropy_losses,
+    ensemble_excess,
+    ensemble_loss,
+    logistic_losses,
+    squared_losses,
+)
+from lora_bounds.generalization import (
+    bousquet_klochkov_zhivotovskiy,
+    feldman_vondrak,
+    feldman_vondrak_2018,
+    least_delta,
+    lemma_4_3,
+    theorem_4_4,
+    uniform_stability_bound,
+)
+from lora_bounds.held_out import clopper_pearson, hoeffding
+from lora_bounds.linear import (
+    effective_moment,
+    mask_variance,
+    masked_objective,
+    mean_factor,
+    minimizer,
+    trained_update,
+)
+from lora_bounds.logistic import LogisticFit, leave_one_out_fits, logistic_fit, logistic_loss
+from lora_bounds.pac_bayes import (
+    dropout_kl,
+    geometric_widths,
+    kl_inverse,
+    pac_bayes_dropout_bound,
+    pac_bayes_kl_bound,
+)
+from lora_bounds.results import Assumption, BoundResult
+from lora_bounds.ridge import (
+    LeaveOneOut,
+    RidgeFit,
+    Risks,
+    expected_risks,
+    leave_one_out,
+    population_risk,
+    ridge_fit,
+)
+from lora_bounds.sparsity import (
+    MASK_LAWS,
+    MaskLaw,
+    MaskMoments,
+    drop_probability,
+    dropout_rate,
+    dropped_norm,
+    induced_regularization,
+    induced_regularizer,
+    inner_maximum,
+    keep_probability,
+    mask_moments,
+    sparsity_penalty,
+)
+from lora_bounds.stability import (
+    lemma_a1,
+    paper_stability,
+    self_consistent_lipschitz,
+    self_consistent_stability,
+    uniform_stability,
+)
+
+__all__ = [
+    # results
+    "Assumption",
+    "BoundResult",
+    # sparsity (Eqs. 9 to 11)
+    "MASK_LAWS",
+    "MaskLaw",
+    "MaskMoments",
+    "drop_probability",
+    "dropout_rate",
+    "dropped_norm",
+    "induced_regularization",
+    "induced_regularizer",
+    "inner_maximum",
+    "keep_probability",
+    "mask_moments",
+    "sparsity_penalty",
+    # stability (Lemma A.1, Prop. 4.2)
+    "lemma_a1",
+    "paper_stability",
+    "self_consistent_lipschitz",
+    "self_consistent_stability",
+    "uniform_stability",
+    # generalization (Lemma 4.3, Thm 4.4)
+    "bousquet_klochkov_zhivotovskiy",
+    "feldman_vondrak",
+    "feldman_vondrak_2018",
+    "least_delta",
+    "lemma_4_3",
+    "theorem_4_4",
+    "uniform_stability_bound",
+    "dropout_kl",
+    "geometric_widths",
+    "kl_inverse",
+    "pac_bayes_dropout_bound",
+    "pac_bayes_kl_bound",
+    "clopper_pearson",
+    "hoeffding",
+    "ComparedBound",
+    "compare_bounds",
+    "first_nonvacuous",
+    # ensemble (Eq. 8, Thm 4.5)
+    "EnsembleLosses",
+    "cross_entropy_losses",
+    "ensemble_excess",
+    "ensemble_loss",
+    "logistic_losses",
+    "squared_losses",
+    # exact models
+    "effective_moment",
+    "mask_variance",
+    "masked_objective",
+    "mean_factor",
+    "minimizer",
+    "trained_update",
+    "LeaveOneOut",
+    "RidgeFit",
+    "Risks",
+    "expected_risks",
+    "leave_one_out",
+    "population_risk",
+    "ridge_fit",
+    "LogisticFit",
+    "leave_one_out_fits",
+    "logistic_fit",
+    "logistic_loss",
+]

@@ -1,0 +1,111 @@
+"""Counterexamples to the paper's claims: small numbers, stored as JSON, replayed exactly.
+
+Examples:
+    >>> from lora_bounds import counterexamples
+    >>> cx = counterexamples.load("ensemble-vs-mask-free")
+    >>> result = counterexamples.replay(cx)
+    >>> result.refutes, result.lhs, result.rhs
+    (True, 0.28125, 0.0)
+"""
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """Numbers that refute a claim.
+
+    Attributes:
+        id: Its name, also the name of its file.
+        claim: The item of the paper it is about.
+        statement: The claim that it refutes, in words.
+        data: The numbers; every fraction exact.
+        found_by: The command that found it, or how it was derived.
+        remark: What it means, and what it does not.
+    """
+
+    id: str
+    claim: str
+    statement: str
+    data: dict[str, Any]
+    found_by: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The outcome of replaying a counterexample.
+
+    Attributes:
+        refutes: Whether lhs > rhs, decided in exact or ball arithmetic.
+        lhs: Left side of the claim lhs <= rhs, as a float for reading.
+        rhs: Right side, likewise.
+        margin: rhs - lhs; negative when it refutes.
+        steps: The computation, line by line, to follow by hand.
+    """
+
+    refutes: bool
+    lhs: float
+    rhs: float
+    margin: float
+    steps: tuple[str, ...]
+
+
+def ids() -> tuple[str, ...]:
+    """Names of all stored counterexamples.
+
+    Returns:
+        The ids in alphabetical order.
+    """
+    folder = resources.files(__package__) / "data"
+    return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".json")))
+
+
+def load(cx_id: str) -> Counterexample:
+    """Read a stored counterexample.
+
+    Args:
+        cx_id: One of `ids()`.
+
+    Returns:
+        The counterexample, its fractions exact.
+
+    Raises:
+        ValueError: There is no such counterexample.
+    """
+    if cx_id not in ids():
+        raise ValueError(f"no counterexample with cx_id={cx_id!r}; known: {', '.join(ids())}")
+    record = json.loads((resources.files(__package__) / "data" / f"{cx_id}.json").read_text())
+    record["data"] = _exact(record["data"])
+    return Counterexample(id=cx_id, **record)
+
+
+def replay(cx: Counterexample) -> Replay:
+    """Recompute both sides of the claim in exact arithmetic.
+
+    Args:
+        cx: A counterexample, as `load` returns it (its data may have been edited).
+
+    Returns:
+        Both sides, and whether the claim fails.
+
+    Raises:
+        ValueError: No replay is known under this id.
+    """
+    from lora_bounds.counterexamples.replays import REPLAYS
+
+    if cx.id not in REPLAYS:
+        raise ValueError(f"no replay for cx.id={cx.id!r}")
+    return REPLAYS[cx.id](cx.data)
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _exact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_exact(item) for item in value]
+    return Fraction(value) if isinstance(value, str) else value

@@ -1,0 +1,180 @@
+"""The test-time ensemble: arXiv 2404.09610 v1, Eq. 8 and Thm 4.5, and what a finite ensemble does.
+
+Thm 4.5 (for a loss that is convex in the output) is Jensen's inequality: the loss of the mean
+output is at most the mean loss of the members. The difference is the Jensen gap, computed here for
+three losses. Nothing is said of the mask-free network, nor of the 0-1 error.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lora_bounds import checks
+from lora_bounds.rounding import Array, Numbers, plain
+
+Averaging: TypeAlias = Literal["probabilities", "logits"]
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleLosses:
+    """The two sides of Thm 4.5 for one ensemble.
+
+    Attributes:
+        ensemble: the loss of the averaged output.
+        mean_member: the average of the members' losses.
+        gap: ``mean_member - ensemble``, the Jensen gap; at least 0, up to rounding.
+    """
+
+    ensemble: Numbers
+    mean_member: Numbers
+    gap: Numbers
+
+
+def _members(name: str, value: ArrayLike, least_axes: int) -> Array:
+    array = checks.numbers(name, value)
+    if array.ndim < least_axes or array.shape[0] == 0:
+        axes = "members first" if least_axes == 1 else "members first and classes last"
+        raise ValueError(f"{name} must have axes, {axes}; got {name} of shape {array.shape}")
+    return array
+
+
+def ensemble_excess(*, variance: ArrayLike, n_instances: ArrayLike) -> Numbers:
+    """Compute V/N: the expected squared error of N averaged members over that of infinitely many.
+
+    Exact for members that are independent draws with mean h and E‖member - h‖² = V, and for the
+    loss ‖output - y‖². Under (1/2)‖output - y‖² the excess is half of it.
+
+    Args:
+        variance: V, at least 0.
+        n_instances: N, at least 1; may be infinite.
+
+    Returns:
+        V/N.
+
+    >>> ensemble_excess(variance=2.0, n_instances=4)
+    0.5
+    """
+    spread = checks.numbers("variance", variance, "[0, inf)")
+    members = checks.numbers("n_instances", n_instances, "[1, inf]")
+    finite = np.where(np.isinf(members), 1.0, members)
+    checks.count("n_instances", finite)
+    return plain(np.asarray(spread / members))
+
+
+def ensemble_loss(
+    *, infinite_loss: ArrayLike, variance: ArrayLike, n_instances: ArrayLike
+) -> Numbers:
+    """Compute the expected squared error of an ensemble of N: that of the mean output, plus V/N.
+
+    Args:
+        infinite_loss: ‖h - y‖² for the mean output h, at least 0.
+        variance: V = E‖member - h‖², at least 0.
+        n_instances: N, at least 1; may be infinite.
+
+    Returns:
+        The expected loss; at N = 1 that of one member.
+
+    >>> ensemble_loss(infinite_loss=1.0, variance=2.0, n_instances=1)
+    3.0
+    """
+    limit = checks.numbers("infinite_loss", infinite_loss, "[0, inf)")
+    excess = ensemble_excess(variance=variance, n_instances=n_instances)
+    return plain(np.asarray(limit + excess))
+
+
+def squared_losses(*, outputs: ArrayLike, target: ArrayLike) -> EnsembleLosses:
+    """Compute both sides of Thm 4.5 for the squared error (output - y)².
+
+    The gap is the variance of the members, whatever the target.
+
+    Args:
+        outputs: real outputs of shape (N, ...).
+        target: y, of a shape that broadcasts with ``outputs[0]``.
+
+    Returns:
+        The losses, one for each output.
+
+    >>> squared_losses(outputs=[0.0, 2.0], target=1.0)
+    EnsembleLosses(ensemble=0.0, mean_member=1.0, gap=1.0)
+    """
+    members = _members("outputs", outputs, 1)
+    y = checks.numbers("target", target)
+    average = members.mean(axis=0)
+    ensemble = np.asarray((average - y) ** 2)
+    mean_member = np.asarray(((members - y) ** 2).mean(axis=0))
+    gap = np.broadcast_to(((members - average) ** 2).mean(axis=0), ensemble.shape)
+    return EnsembleLosses(plain(ensemble), plain(mean_member), plain(np.array(gap)))
+
+
+def logistic_losses(*, logits: ArrayLike, target: ArrayLike) -> EnsembleLosses:
+    """Compute both sides of Thm 4.5 for the logistic loss ln(1 + exp(-y f)), averaging logits.
+
+    Args:
+        logits: f, of shape (N, ...).
+        target: y in {-1, 1}, of a shape that broadcasts with ``logits[0]``.
+
+    Returns:
+        The losses in nats.
+
+    Raises:
+        ValueError: if a target is neither -1 nor 1.
+    """
+    members = _members("logits", logits, 1)
+    y = checks.numbers("target", target)
+    if not np.all(np.abs(y) == 1.0):
+        raise ValueError(f"target must be -1 or 1, got target={target!r}")
+    ensemble = np.logaddexp(0.0, -y * members.mean(axis=0))
+    mean_member = np.logaddexp(0.0, -y * members).mean(axis=0)
+    return _losses(ensemble, mean_member)
+
+
+def cross_entropy_losses(
+    *, logits: ArrayLike, label: ArrayLike, average: Averaging
+) -> EnsembleLosses:
+    """Compute both sides of Thm 4.5 for the cross-entropy of K classes.
+
+    It is convex in the probabilities and in the logits, so Thm 4.5 holds for both ways of
+    averaging (Eq. 8 averages the model's output, whichever that is). The two ensembles differ.
+
+    Args:
+        logits: of shape (N, ..., K).
+        label: the classes, whole numbers below K, of shape ``logits.shape[1:-1]``.
+        average: ``"probabilities"`` or ``"logits"``.
+
+    Returns:
+        The losses in nats, computed in log space.
+
+    Raises:
+        ValueError: if a label is not below K, or the labels have another shape.
+    """
+    checks.choice("average", average, ("probabilities", "logits"))
+    members = _members("logits", logits, 2)
+    classes = checks.count("label", label, least=0).astype(np.intp)
+    if classes.shape != members.shape[1:-1]:
+        raise ValueError(
+            f"label must have shape {members.shape[1:-1]}, got label of shape {classes.shape}"
+        )
+    if np.any(classes >= members.shape[-1]):
+        raise ValueError(
+            f"label must be below the number of classes {members.shape[-1]}, "
+            f"got label={int(classes.max())}"
+        )
+    log_probabilities = _log_softmax(members)
+    if average == "probabilities":
+        joint = np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(members))
+    else:
+        joint = _log_softmax(members.mean(axis=0))
+    ensemble = -np.take_along_axis(joint, classes[..., None], -1)[..., 0]
+    picked = np.take_along_axis(log_probabilities, classes[None, ..., None], -1)
+    return _losses(ensemble, -picked[..., 0].mean(axis=0))
+
+
+def _log_softmax(logits: Array) -> Array:
+    return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+
+
+def _losses(ensemble: Array, mean_member: Array) -> EnsembleLosses:
+    gap = np.asarray(mean_member - ensemble)
+    return EnsembleLosses(plain(np.asarray(ensemble)), plain(np.asarray(mean_member)), plain(gap))

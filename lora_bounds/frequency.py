@@ -1,0 +1,90 @@
+"""Put a claim about a probability on trial, with a stated error probability.
+
+`RandomClaim` says that an event has probability at most delta. `check_frequency` runs a number of
+trials fixed in advance and rejects when the Clopper-Pearson lower limit on the frequency is above
+delta; a true claim is rejected with at most the stated error probability. Not being rejected
+proves nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RandomClaim:
+    """The claim that a random event happens with probability at most `probability`.
+
+    Attributes:
+        name: Short name.
+        statement: The claim in words.
+        fails: One independent trial; True when the bad event happens.
+        probability: The claimed upper bound on its probability.
+    """
+
+    name: str
+    statement: str
+    fails: Callable[[np.random.Generator], bool]
+    probability: float
+
+
+@dataclass(frozen=True)
+class FrequencyResult:
+    """What a frequency check saw.
+
+    Attributes:
+        name: The claim's name.
+        trials: Independent trials (fixed in advance).
+        failures: How often the bad event happened.
+        lower: Clopper-Pearson lower limit of its probability, one-sided.
+        upper: Clopper-Pearson upper limit, one-sided.
+        rejected: lower > claimed probability.
+        error_probability: A true claim is rejected with at most this probability; each limit
+            is wrong with at most this probability.
+    """
+
+    name: str
+    trials: int
+    failures: int
+    lower: float
+    upper: float
+    rejected: bool
+    error_probability: float
+
+
+def check_frequency(
+    claim: RandomClaim, *, trials: int, seed: int, error_probability: float = 1e-6
+) -> FrequencyResult:
+    """Run a fixed number of independent trials and reject a claim that fails too often.
+
+    Args:
+        claim: The claim on trial.
+        trials: Number of independent trials.
+        seed: Seed of the numpy generator.
+        error_probability: Largest probability of rejecting a true claim.
+
+    Returns:
+        The result; not rejected means not rejected, nothing more.
+
+    Raises:
+        ValueError: `trials` or `error_probability` is out of range.
+    """
+    from scipy.stats import beta
+
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got trials={trials}")
+    if not 0 < error_probability < 1:
+        raise ValueError(
+            f"error_probability must be in (0, 1), got error_probability={error_probability}"
+        )
+    rng = np.random.default_rng(seed)
+    failures = sum(bool(claim.fails(rng)) for _ in range(trials))
+    lower = float(beta.ppf(error_probability, failures, trials - failures + 1)) if failures else 0.0
+    upper = (
+        float(beta.isf(error_probability, failures + 1, trials - failures))
+        if failures < trials
+        else 1.0
+    )
+    rejected = lower > claim.probability
+    return FrequencyResult(claim.name, trials, failures, lower, upper, rejected, error_probability)

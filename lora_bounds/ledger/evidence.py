@@ -1,0 +1,148 @@
+"""The three kinds of evidence, as constructors for the ledger."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lora_bounds.claims import Effect, Evidence, Finding
+
+# A random sweep is asked to notice violations that fill at least this share of its range.
+NOTICEABLE_SHARE = 0.01
+IDENTITY, ALGEBRA, QUADRATURE = 1e-12, 1e-10, 1e-4
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a numeric sweep saw.
+
+    Attributes:
+        scope: the range that was swept, in words.
+        slacks: what is left of the claimed inequality in each trial; negative: a violation.
+        error_probability: None for a grid. For trials drawn at random, the probability that a
+            violation on `NOTICEABLE_SHARE` of the range goes unseen (`unseen`); for Monte Carlo,
+            the probability that noise alone pushes any trial past its slack.
+    """
+
+    scope: str
+    slacks: ArrayLike
+    error_probability: float | None = None
+
+
+def unseen(trials: int) -> float:
+    """Probability that independent random trials all miss the noticeable share of the range.
+
+    Args:
+        trials: number of trials.
+
+    Returns:
+        (1 - share)^trials.
+
+    >>> unseen(1000) < 5e-5
+    True
+    """
+    return float((1.0 - NOTICEABLE_SHARE) ** trials)
+
+
+def agreement(value: ArrayLike, expected: ArrayLike, tolerance: float) -> float:
+    """Slack of the claim that two numbers or arrays are equal.
+
+    Args:
+        value: one route to the number.
+        expected: another.
+        tolerance: the tier, relative to the larger of 1 and the expected size.
+
+    Returns:
+        ``tolerance`` minus the largest error; negative, or NaN, where they disagree.
+    """
+    left, right = np.asarray(value, float), np.asarray(expected, float)
+    scale = max(1.0, float(np.max(np.abs(right))))
+    return tolerance - float(np.max(np.abs(left - right))) / scale
+
+
+def proof(proof_id: str, *, assuming: str | None = None, of_the_contrary: bool = False) -> Evidence:
+    """Evidence by one of `lora_bounds.proofs`.
+
+    Args:
+        proof_id: its id.
+        assuming: the extra assumption under which it speaks.
+        of_the_contrary: what it proves contradicts the claim.
+
+    Returns:
+        The evidence.
+    """
+
+    def run() -> Finding:
+        from lora_bounds.proofs import all_proofs
+
+        result = all_proofs()[proof_id]()
+        summary = f"{result.method}: {len(result.steps)} steps"
+        argued = sum(step.startswith("[argued]") for step in result.steps)
+        if argued:
+            summary += f", {argued} of them argued in words"
+        effect: Effect = "refutes" if of_the_contrary else "proves"
+        if not result.holds:
+            effect = "fails"
+        return Finding(effect, summary, details=(result.statement, *result.steps))
+
+    return Evidence("proof", proof_id, run, assuming)
+
+
+def sweep(function: Callable[[], Sweep], *, assuming: str | None = None) -> Evidence:
+    """Evidence by a numeric sweep: it refutes where one slack is negative.
+
+    Args:
+        function: runs the sweep.
+        assuming: the extra assumption under which it speaks.
+
+    Returns:
+        The evidence. A slack that is NaN, or no trial at all, makes it fail.
+    """
+
+    def run() -> Finding:
+        seen = function()
+        slacks = np.ravel(np.asarray(seen.slacks, float))
+        if slacks.size == 0 or np.isnan(slacks).any():
+            return Finding("fails", f"{seen.scope}: no trial, or NaN among the slacks")
+        least = float(slacks.min())
+        violations = int((slacks < 0).sum())
+        return Finding(
+            "refutes" if violations else "supports",
+            f"{seen.scope}: {violations} violations in {slacks.size} trials",
+            margin=least,
+            trials=slacks.size,
+            error_probability=seen.error_probability,
+        )
+
+    module = function.__module__.removeprefix("lora_bounds.")
+    return Evidence("sweep", f"{module}.{function.__name__}", run, assuming)
+
+
+def counterexample(example_id: str, *, assuming: str | None = None) -> Evidence:
+    """Evidence by replaying one of `lora_bounds.counterexamples` in exact arithmetic.
+
+    Args:
+        example_id: its id.
+        assuming: the extra assumption under which it speaks.
+
+    Returns:
+        The evidence; it fails where the replay does not refute.
+    """
+
+    def run() -> Finding:
+        from lora_bounds.counterexamples import load, replay
+
+        example = load(example_id)
+        result = replay(example)
+        return Finding(
+            "refutes" if result.refutes else "fails",
+            "replayed in exact arithmetic, the claim fails"
+            if result.refutes
+            else "the replay shows no violation",
+            margin=-abs(float(result.margin)) if result.refutes else float(result.margin),
+            trials=1,
+            details=(f"against: {example.statement}", *result.steps, example.remark),
+        )
+
+    return Evidence("counterexample", example_id, run, assuming)

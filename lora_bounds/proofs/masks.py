@@ -1,0 +1,118 @@
+"""Mask laws enumerated symbolically: the shared ground of the proofs about masks (Eq. 2)."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+
+def keep_vectors(size: int, dropout: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """All 0/1 vectors of independent entries that are 1 with probability 1 - dropout.
+
+    Args:
+        size: Number of entries.
+        dropout: The rate p, a number or a sympy expression.
+
+    Yields:
+        A vector and its probability.
+    """
+    for bits in product((0, 1), repeat=size):
+        probability: Any = 1
+        for bit in bits:
+            probability *= (1 - dropout) if bit else dropout
+        yield bits, probability
+
+
+def masked_updates(law: str, b: Any, a: Any, dropout: Any) -> Iterator[tuple[Any, Any]]:
+    """All values of the masked update and their probabilities.
+
+    Args:
+        law: ``"lora"`` (rows of B and columns of A, Eq. 2), ``"activation"`` (columns, scaled by
+            1/(1-p), the usual dropout in front of A), ``"rank"`` (components), or ``"entry"``
+            (each entry of BA on its own; ``dropout`` is then the entrywise rate).
+        b: B, a sympy matrix (n1, r).
+        a: A, a sympy matrix (r, n2).
+        dropout: The rate p.
+
+    Yields:
+        The masked update (n1, n2) and its probability.
+
+    Raises:
+        ValueError: The law is unknown.
+    """
+    import sympy
+
+    rows, rank, columns = b.rows, b.cols, a.cols
+    if law == "lora":
+        for keep_b, prob_b in keep_vectors(rows, dropout):
+            for keep_a, prob_a in keep_vectors(columns, dropout):
+                yield sympy.diag(*keep_b) * b * a * sympy.diag(*keep_a), prob_b * prob_a
+    elif law == "activation":
+        for keep, prob in keep_vectors(columns, dropout):
+            yield b * a * sympy.diag(*keep) / (1 - dropout), prob
+    elif law == "rank":
+        for keep, prob in keep_vectors(rank, dropout):
+            yield b * sympy.diag(*keep) * a, prob
+    elif law == "entry":
+        full = b * a
+        for keep, prob in keep_vectors(rows * columns, dropout):
+            yield full.multiply_elementwise(sympy.Matrix(rows, columns, keep)), prob
+    else:
+        raise ValueError(f"law must be 'lora', 'activation', 'rank' or 'entry', got law={law!r}")
+
+
+def mean_and_variance(law: str, b: Any, a: Any, sigma: Any, dropout: Any) -> tuple[Any, Any]:
+    """Mean update and E norm(hhat - E hhat)^2 by summing over every mask.
+
+    Args:
+        law: As in `masked_updates`.
+        b: B, (n1, r).
+        a: A, (r, n2).
+        sigma: Input second moment E xx^T, (n2, n2), symmetric.
+        dropout: The rate p.
+
+    Returns:
+        The mean of the masked update, a matrix, and the mask variance of the output.
+    """
+    import sympy
+
+    outcomes = list(masked_updates(law, b, a, dropout))
+    mean = sympy.zeros(b.rows, a.cols)
+    second: Any = 0
+    for update, probability in outcomes:
+        mean += probability * update
+        second += probability * (update * sigma * update.T).trace()
+    mean = mean.applyfunc(sympy.expand) if law != "activation" else mean.applyfunc(sympy.cancel)
+    return mean, second - (mean * sigma * mean.T).trace()
+
+
+def generic_layer(rows: int, rank: int, columns: int) -> tuple[Any, Any, Any, Any]:
+    """A symbolic layer of a given shape.
+
+    Args:
+        rows: n1.
+        rank: r.
+        columns: n2.
+
+    Returns:
+        B (n1, r), A (r, n2), a symmetric Sigma (n2, n2) and the rate p, all of fresh symbols.
+    """
+    import sympy
+
+    b = sympy.Matrix(rows, rank, lambda i, j: sympy.Symbol(f"b{i}{j}"))
+    a = sympy.Matrix(rank, columns, lambda i, j: sympy.Symbol(f"a{i}{j}"))
+    sigma = sympy.Matrix(columns, columns, lambda i, j: sympy.Symbol(f"s{min(i, j)}{max(i, j)}"))
+    return b, a, sigma, sympy.Symbol("p")
+
+
+def diagonal(matrix: Any) -> Any:
+    """diag(M): a square matrix with everything off the diagonal set to zero.
+
+    Args:
+        matrix: A square sympy matrix.
+
+    Returns:
+        Its diagonal part.
+    """
+    import sympy
+
+    return sympy.diag(*[matrix[i, i] for i in range(matrix.rows)])

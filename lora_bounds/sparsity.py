@@ -1,0 +1,270 @@
+"""The sparsity regulariser of LoRA Dropout: arXiv 2404.09610 v1, Eqs. 9 to 11.
+
+LoRA Dropout at rate p masks rows of B and columns of A. An entry of the masked update survives if
+both of its masks do, so it is dropped with probability q(p) = 1 - (1-p)² = p (2-p):
+
+>>> drop_probability(dropout=0.5)
+0.75
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lora_bounds import checks
+from lora_bounds.rounding import Array, Numbers, plain, quiet
+
+MaskLaw: TypeAlias = Literal["row_column", "activation", "rank", "entrywise", "none"]
+MASK_LAWS: tuple[MaskLaw, ...] = get_args(MaskLaw)
+
+
+def drop_probability(*, dropout: ArrayLike) -> Numbers:
+    """Compute q(p) = 2p - p², the rate at which entries of the update are dropped (before Eq. 9).
+
+    Args:
+        dropout: the rate p in [0, 1].
+
+    Returns:
+        q, accurate to the last place even where p is within 1e-16 of 0.
+    """
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    return plain(p * (2.0 - p))
+
+
+def keep_probability(*, dropout: ArrayLike) -> Numbers:
+    """Compute 1 - q(p) = (1-p)², accurate where p is near 1.
+
+    Args:
+        dropout: the rate p in [0, 1].
+
+    Returns:
+        The probability that an entry of the update survives.
+    """
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    return plain((1.0 - p) ** 2)
+
+
+def dropout_rate(*, drop_probability: ArrayLike) -> Numbers:
+    """Compute the rate p at which entries are dropped with a given probability: q's inverse.
+
+    Args:
+        drop_probability: q in [0, 1].
+
+    Returns:
+        p = 1 - sqrt(1-q), written q / (1 + sqrt(1-q)) so that a small q is not lost.
+
+    >>> dropout_rate(drop_probability=0.75)
+    0.5
+    """
+    q = checks.numbers("drop_probability", drop_probability, "[0, 1]")
+    return plain(q / (1.0 + np.sqrt(1.0 - q)))
+
+
+@dataclass(frozen=True)
+class MaskMoments:
+    """Moments of the random factors d that multiply the entries of the update.
+
+    A correlation is given as its limit where the variance is 0 (p = 0 and p = 1).
+
+    Attributes:
+        mean: E[d].
+        variance: Var[d].
+        same_row: correlation of two entries in one row.
+        same_column: correlation of two entries in one column.
+        elsewhere: correlation of two entries that share neither.
+    """
+
+    mean: Numbers
+    variance: Numbers
+    same_row: Numbers
+    same_column: Numbers
+    elsewhere: Numbers
+
+
+def mask_moments(*, law: MaskLaw, dropout: ArrayLike) -> MaskMoments:
+    """Compute mean, variance and correlations of the mask that a law puts on the update.
+
+    Eq. 11 needs the mean alone. The variance and the correlations are what it leaves out: under
+    LoRA Dropout entries of one row or column fall together.
+
+    Args:
+        law: ``"row_column"`` is LoRA Dropout (Eq. 2), ``"activation"`` the usual dropout on inputs
+            with its factor 1/(1-p), ``"rank"`` masks rank-one terms (the moments are those of the
+            factor of one term), ``"entrywise"`` drops entries independently with the same
+            probability q(p) as LoRA Dropout does, and ``"none"`` masks nothing.
+        dropout: the rate p in [0, 1].
+
+    Returns:
+        The moments, of the shape of ``dropout``.
+
+    Raises:
+        ValueError: if p = 1 under the activation law, whose factor 1/(1-p) is then infinite.
+
+    >>> mask_moments(law="row_column", dropout=0.5).same_row == 1 / 3
+    True
+    """
+    with quiet():
+        checks.choice("law", law, MASK_LAWS)
+        p = checks.numbers("dropout", dropout, "[0, 1]")
+        if law == "activation" and np.any(p == 1.0):
+            raise ValueError("dropout must be below 1 under the activation law, got dropout=1.0")
+        k, zero, one = 1.0 - p, np.zeros_like(p), np.ones_like(p)
+        shared = k / (1.0 + k)  # p k³ / (k² (1-k²))
+        mean, variance, row, column, elsewhere = {
+            "row_column": (k**2, p * (2.0 - p) * k**2, shared, shared, zero),
+            "activation": (one, p / k, zero, one, zero),
+            "rank": (k, p * k, one, one, one),
+            "entrywise": (k**2, p * (2.0 - p) * k**2, zero, zero, zero),
+            "none": (one, zero, zero, zero, zero),
+        }[law]
+        return MaskMoments(
+            plain(mean), plain(variance), plain(row), plain(column), plain(elsewhere)
+        )
+
+
+def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
+    """Compute E‖d ⊙ Δθ‖² = q(p) ‖Δθ‖², the left side of the constraint of Eq. 9.
+
+    It is 0 only for p = 0 or Δθ = 0: Eq. 9 admits no fine-tuning at all.
+
+    Args:
+        dropout: the rate p in [0, 1].
+        squared_norm: ‖θ - θ0‖², at least 0.
+
+    Returns:
+        The expected squared norm of the dropped entries.
+    """
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
+    return plain(p * (2.0 - p) * norm)
+
+
+def inner_maximum(*, loss: ArrayLike, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
+    """Compute the inner maximum of Eq. 10 over λ ≥ 0.
+
+    Args:
+        loss: L(θ0 + Δθ).
+        dropout: the rate p in [0, 1].
+        squared_norm: ‖Δθ‖², at least 0.
+
+    Returns:
+        The loss where the constraint of Eq. 9 holds, else infinity.
+
+    >>> inner_maximum(loss=0.3, dropout=0.5, squared_norm=1e-9)
+    inf
+    """
+    value = checks.numbers("loss", loss)
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
+    return plain(np.where((p == 0.0) | (norm == 0.0), value, np.inf))
+
+
+def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
+    """Compute λ q(p), the weight of ‖θ - θ0‖² in Eq. 11.
+
+    Args:
+        dropout: the rate p in [0, 1].
+        regularization: λ in [0, inf].
+
+    Returns:
+        The weight; 0 for p = 0 even where λ is infinite, since nothing is then dropped.
+    """
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    strength = checks.numbers("regularization", regularization, "[0, inf]")
+    finite = np.where(p == 0.0, 0.0, strength)
+    return np.asarray(p * (2.0 - p) * finite)
+
+
+def root_penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
+    """Compute sqrt(λ q(p)), which keeps its accuracy where λ q(p) would underflow.
+
+    Args:
+        dropout: the rate p in [0, 1].
+        regularization: λ in [0, inf].
+
+    Returns:
+        The square root of `penalty_weight`.
+    """
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    strength = checks.numbers("regularization", regularization, "[0, inf]")
+    finite = np.where(p == 0.0, 0.0, strength)
+    return np.asarray(np.sqrt(p) * np.sqrt(2.0 - p) * np.sqrt(finite))
+
+
+def sparsity_penalty(
+    *, dropout: ArrayLike, regularization: ArrayLike, squared_norm: ArrayLike
+) -> Numbers:
+    """Compute the penalty of Eq. 11: λ E‖d ⊙ (θ-θ0)‖² = λ q(p) ‖θ-θ0‖².
+
+    Independence of the mask's entries is not needed: only E[d] enters.
+
+    Args:
+        dropout: the rate p in [0, 1].
+        regularization: λ in [0, inf]; the paper leaves it free.
+        squared_norm: ‖θ - θ0‖², at least 0.
+
+    Returns:
+        The penalty; 0 at θ = θ0 even where λ is infinite.
+
+    >>> sparsity_penalty(dropout=0.5, regularization=2.0, squared_norm=4.0)
+    6.0
+    """
+    weight = penalty_weight(dropout=dropout, regularization=regularization)
+    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
+    return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
+
+
+def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Numbers:
+    """Compute the λ that LoRA Dropout itself brings to a linear layer: s² / (2 (1-q)).
+
+    For squared loss and inputs with E[x xᵀ] = s² I, the expected masked loss is the risk of the
+    mean update E plus λ q ‖E‖² with this λ: Eq. 11 with λ no longer free (`induced_regularizer`).
+
+    Args:
+        dropout: the rate p in [0, 1].
+        input_scale: s, positive.
+
+    Returns:
+        λ; infinite at p = 1, where the penalty of Eq. 11 stays finite.
+
+    >>> induced_regularization(dropout=0.5, input_scale=1.0)
+    2.0
+    """
+    with quiet():
+        p = checks.numbers("dropout", dropout, "[0, 1]")
+        s = checks.numbers("input_scale", input_scale, "(0, inf)")
+        return plain(np.asarray((s / (1.0 - p)) ** 2 / 2.0))
+
+
+def induced_regularizer(
+    *, mean_update: ArrayLike, second_moment: ArrayLike, dropout: float
+) -> float:
+    """Compute what LoRA Dropout adds to the risk of a linear layer with squared loss, exactly.
+
+    With k = 1-p and the mean update E = k² B A it is
+    (1/2) [ (p/k) tr(E Σ Eᵀ) + (p/k²) tr(E diag(Σ) Eᵀ) ], half of the mask variance.
+
+    Args:
+        mean_update: E, a matrix of shape (outputs, inputs).
+        second_moment: Σ = E[x xᵀ], of shape (inputs, inputs).
+        dropout: the rate p in [0, 1].
+
+    Returns:
+        The regulariser; 0 at p = 0 or E = 0, else infinite at p = 1.
+
+    >>> induced_regularizer(mean_update=[[1.0]], second_moment=[[1.0]], dropout=0.5)
+    1.5
+    """
+    update = checks.matrix("mean_update", mean_update)
+    sigma = checks.second_moment("second_moment", second_moment, size=update.shape[1])
+    p = float(checks.numbers("dropout", dropout, "[0, 1]"))
+    if p == 0.0:
+        return 0.0
+    full = float(np.sum((update @ sigma) * update))
+    diagonal = float(np.sum(update**2 * np.diag(sigma)))
+    if p == 1.0:
+        return np.inf if diagonal > 0.0 else 0.0
+    k = 1.0 - p
+    return (p / k * full + p / k**2 * diagonal) / 2.0

@@ -1,0 +1,146 @@
+"""The engines: true steps pass, false, vacuous and undecided steps do not."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import sympy
+import z3
+
+from lora_bounds import proofs
+from lora_bounds.proofs import all_proofs, base, masks
+from lora_bounds.proofs.base import Argument, entails, is_zero
+
+X, Y = z3.Reals("x y")
+
+
+def test_identities_are_decided_both_ways():
+    x = sympy.Symbol("x")
+    assert is_zero(sympy.Matrix([(x**2 - 1) / (x - 1) - x - 1, 0]))
+    assert not is_zero(sympy.Matrix([0, x]))
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "conclusion", "outcome"),
+    [
+        ([X >= 1], X * X >= X, True),
+        ([X >= 0], X * X >= X, False),  # x = 1/2
+        ([X > 0, X < 0], Y == 0, False),  # anything follows from a contradiction: not accepted
+    ],
+)
+def test_entailment(hypotheses, conclusion, outcome):
+    assert entails(hypotheses, conclusion) is outcome
+
+
+def test_unknown_is_never_a_proof(monkeypatch):
+    solver = SimpleNamespace(set=lambda *a: None, add=lambda *a: None, check=lambda: z3.unknown)
+    fake = SimpleNamespace(Solver=lambda: solver, Not=z3.Not, sat=z3.sat, unsat=z3.unsat)
+    monkeypatch.setattr(base, "require_z3", lambda: fake)
+    assert entails([X > 0], X > -1) is None
+    argument = Argument("undecided")
+    argument.implies("a step", [X > 0], X > -1)
+    assert not argument.done().holds
+    assert argument.done().steps == ("[z3] a step: UNDECIDED",)
+
+
+def test_one_false_step_spoils_the_argument():
+    x = sympy.Symbol("x")
+    argument = Argument("x = 0")
+    argument.zero("true", x - x)
+    argument.zero("false", x)
+    argument.check("true again", True)
+    proof = argument.done()
+    assert not proof.holds
+    assert [step.rsplit(": ", 1)[1] for step in proof.steps] == ["ok", "FAILED", "ok"]
+
+
+def test_words_alone_prove_nothing():
+    argument = Argument("obvious")
+    argument.argued("clearly")
+    assert not argument.done().holds
+
+
+def test_missing_z3_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "z3", None)
+    with pytest.raises(ImportError, match="extra 'proofs'"):
+        all_proofs()["floor"]()
+
+
+def test_unknown_ids_are_rejected():
+    with pytest.raises(ValueError, match="proof_id='nothing'"):
+        proofs.claim("nothing")
+    with pytest.raises(ValueError, match="law='diagonal'"):
+        next(masks.masked_updates("diagonal", sympy.eye(1), sympy.eye(1), sympy.Symbol("p")))
+
+
+def test_importing_the_proofs_loads_no_engine():
+    code = "import sys, lora_bounds.proofs; print({'sympy', 'z3', 'flint'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_every_proof_holds_within_a_minute():
+    start = time.perf_counter()
+    outcomes = {name: prove() for name, prove in all_proofs().items()}
+    assert time.perf_counter() - start < 60
+    assert [name for name, proof in outcomes.items() if not proof.holds] == []
+    assert all(proofs.claim(name) for name in outcomes)
+    assert all(len(proof.statement) > 40 and proof.steps for proof in outcomes.values())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["sparsity_penalty", "mask_covariance", "rank_masks", "degeneracy", "dropout_kl"],
+)
+def test_a_proof_fails_under_the_wrong_mask_law(module, monkeypatch):
+    """With keep and drop probability exchanged none of these statements is true."""
+    from importlib import import_module
+
+    right = masks.keep_vectors
+    monkeypatch.setattr(
+        import_module(f"lora_bounds.proofs.{module}"),
+        "keep_vectors",
+        lambda size, dropout: right(size, 1 - dropout),
+    )
+    assert not all_proofs()[module.replace("_", "-")]().holds
+
+
+@pytest.mark.parametrize("module", ["variance_table", "dropout_equivalence", "induced_regularizer"])
+def test_a_proof_fails_without_one_mask(module, monkeypatch):
+    """Masking columns alone is not LoRA Dropout."""
+    from importlib import import_module
+
+    right = masks.masked_updates
+
+    def columns_only(law, b, a, dropout):
+        if law != "lora":
+            yield from right(law, b, a, dropout)
+            return
+        for keep, prob in masks.keep_vectors(a.cols, dropout):
+            yield b * a * sympy.diag(*keep), prob
+
+    for target in (masks, import_module(f"lora_bounds.proofs.{module}")):
+        monkeypatch.setattr(target, "masked_updates", columns_only, raising=False)
+    assert not all_proofs()[module.replace("_", "-")]().holds
+
+
+D, K, RHO, GAP = z3.Reals("d k rho gap")
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "conclusion"),
+    [
+        # The repaired stability with its constant halved.
+        ([K > 0, RHO >= 0, D >= 0, K * D * D <= RHO * D], 2 * K * D <= RHO),
+        # Lemma A.1, step A.6, without the factor 2.
+        ([K > 0, D >= 0, RHO >= 0, K * D * D <= 2 * RHO * D], K * D <= RHO),
+        # Monotone in p beyond p = 1.
+        ([X >= 0, X <= Y], 2 * X - X * X <= 2 * Y - Y * Y),
+        # Chebyshev with delta squared.
+        ([K > 0, D > 0, D < 1, GAP * K <= D * K], GAP <= D * D),
+    ],
+)
+def test_corrupted_steps_have_counter_models(hypotheses, conclusion):
+    assert entails(hypotheses, conclusion) is False
