@@ -19,15 +19,15 @@ size at which it is not, all else fixed. Each bound holds with probability 1 - d
 least of several does not.
 """
 
-_OPTIONS: tuple[tuple[str, type, Any, str], ...] = (
-    ("n", int, None, "sample size"),
-    ("dropout", float, None, "mask rate p in [0, 1]"),
-    ("delta", float, 0.05, "failure probability"),
-    ("lipschitz", float, 1.0, "Lipschitz constant of the loss of one example"),
-    ("curvature", float, 0.0, "least eigenvalue of the Hessian at the optimum"),
-    ("regularization", float, 1.0, "lambda of Eq. 11"),
-    ("loss_range", float, 1.0, "C; losses lie in [0, C]"),
-    ("empirical_risk", float, 0.0, "training risk"),
+_OPTIONS: tuple[tuple[str, float | None, str], ...] = (
+    ("n", None, "sample size"),
+    ("dropout", None, "mask rate p in [0, 1]"),
+    ("delta", 0.05, "failure probability"),
+    ("lipschitz", 1.0, "Lipschitz constant of the loss of one example"),
+    ("curvature", 0.0, "least eigenvalue of the Hessian at the optimum"),
+    ("regularization", 1.0, "lambda of Eq. 11"),
+    ("loss_range", 1.0, "C; losses lie in [0, C]"),
+    ("empirical_risk", 0.0, "training risk"),
 )
 _OPTIONAL = (
     ("squared_norm", "norm(A-A0)^2 + norm(B-B0)^2: adds PAC-Bayes (with --width)"),
@@ -49,11 +49,11 @@ def add_parser(commands: Any) -> None:
         epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, kind, default, text in _OPTIONS:
+    for name, default, text in _OPTIONS:
         given = f" (default {default})" if default is not None else ""
         parser.add_argument(
             _flag(name),
-            type=kind,
+            type=float,  # 1e12 is a sample size too
             default=default,
             required=default is None,
             metavar="X",

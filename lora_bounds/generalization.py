@@ -100,7 +100,9 @@ def theorem_4_4(
     """Bound the risk of LoRA Dropout, as Thm 4.4 prints it.
 
     R <= Rhat + sqrt((C² + 24 C η² / (Lmin + 2 λ q)) / (2 n δ)) with probability at least 1-δ over
-    the sample: Lemma 4.3 at the β of Prop. 4.2. It never falls below Rhat + C / sqrt(2 n δ).
+    the sample: Lemma 4.3 at the β of Prop. 4.2. It never falls below Rhat + C / sqrt(2 n δ). That
+    β is the stability of the regularised loss, so R, Rhat and C are of that loss too, unless η also
+    bounds the slope of the plain one.
 
     Args:
         n: sample size, at least 1.

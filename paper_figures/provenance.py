@@ -22,10 +22,7 @@ def provenance() -> dict[str, Any]:
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {
-            name: _version(name)
-            for name in ("torch", "numpy", "scipy", "scikit-learn", "torchmetrics")
-        },
+        "versions": {name: _version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }

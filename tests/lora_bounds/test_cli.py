@@ -124,7 +124,7 @@ def test_bound_compares_and_names_what_is_vacuous(capsys: pytest.CaptureFixture[
 
 
 def test_bound_says_when_nothing_is_vacuous(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bound", "--n", "100000000", "--dropout", "0.5"]) == 0
+    assert cli.main(["bound", "--n", "1e8", "--dropout", "0.5"]) == 0
     assert "none is vacuous" in capsys.readouterr().out
 
 
