@@ -38,9 +38,12 @@ def logistic_sides(problem: Problem) -> tuple[float, float]:
 
     def solve(margins: np.ndarray) -> float:
         radius = float(np.abs(margins).mean()) / (2 * c)
-        slope = lambda t: float(  # noqa: E731
-            2 * c * t - np.mean(margins / (1 + np.exp(np.minimum(margins * t, 700.0))))
-        )
+
+        def slope(t: float) -> float:
+            return float(
+                2 * c * t - np.mean(margins / (1 + np.exp(np.minimum(margins * t, 700.0))))
+            )
+
         return 0.0 if slope(0.0) == 0 else float(brentq(slope, -radius, radius, xtol=1e-13))
 
     full = solve(z)

@@ -403,3 +403,9 @@ def test_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
     next(iter(adapters(other).values())).base_layer.weight.data[0, 0] += 1.0
     with pytest.raises(ValueError, match=r"other settings \(base: "):
         fit(other, train, held_out=held_out, config=config(), checkpoint_folder=tmp_path)
+
+
+def test_history_has_a_record_every_evaluate_every_epochs_and_at_the_end() -> None:
+    train, held_out = sets()
+    result = fit(small(), train, held_out=held_out, config=config(epochs=5, evaluate_every=2))
+    assert [record["epoch"] for record in result.history] == [0, 2, 4, 5]

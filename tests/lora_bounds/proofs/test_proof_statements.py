@@ -157,7 +157,7 @@ def test_half_of_lemma_a1_suffices_for_quadratics(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_repaired_stability_and_radius_for_absolute_loss(seed):
-    """abs(y - x t) is convex and not differentiable: rho = max abs(x). Solved on a fine grid."""
+    """abs(y - x t) is convex and not differentiable: rho = max abs(x). Solved by bisection."""
     rng = np.random.default_rng(seed)
     n, c = 6, 0.2
     x, y = rng.uniform(-1, 1, n), rng.normal(size=n)
@@ -165,7 +165,9 @@ def test_repaired_stability_and_radius_for_absolute_loss(seed):
 
     def solve(weights):
         # The minimiser is a kink or a stationary point between two kinks.
-        slope = lambda t: 2 * c * t - np.sum(weights * x * np.sign(y - x * t)) / n  # noqa: E731
+        def slope(t):
+            return 2 * c * t - np.sum(weights * x * np.sign(y - x * t)) / n
+
         low, high = -1e3, 1e3
         for _ in range(200):
             middle = (low + high) / 2
