@@ -5,7 +5,7 @@ This is the predictor of the PAC-Bayes dropout bound (McAllester 2013, arXiv 130
 prior = the same around their initial values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_dropout.batching import call_model, map_inputs, model_device
+from lora_dropout.batching import LossFn, call_model, map_inputs, model_device
 from lora_dropout.checks import check_count, check_positive
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import trainable_parameters
@@ -63,7 +63,7 @@ def gibbs_risk(
     model: nn.Module,
     data: Data,
     *,
-    example_loss: Callable[[Tensor, Tensor], Tensor],
+    loss_fn: LossFn,
     widths: Sequence[float],
     n_draws: int = 100,
     seed: int = 0,
@@ -73,7 +73,7 @@ def gibbs_risk(
     Args:
         model: An adapted model; left as it was, in eval mode while measured.
         data: (inputs, targets) of n examples.
-        example_loss: (outputs, targets) -> loss of each example, shape (n,).
+        loss_fn: (outputs, targets) -> scalar, a mean over examples.
         widths: Noise widths s, each positive.
         n_draws: Draws of masks and noise for each width.
         seed: Seed of masks and noise; each width sees the same masks and unit noise, so that
@@ -104,8 +104,7 @@ def gibbs_risk(
                 for name, parameter in parameters.items():
                     parameter.copy_(trained[name] + width * noise[name])
                 with use_masks(model, masks):
-                    each = example_loss(call_model(model, inputs), targets)
-                losses[row, draw] = float(each.double().mean())
+                    losses[row, draw] = float(loss_fn(call_model(model, inputs), targets))
     finally:
         for name, parameter in parameters.items():
             parameter.copy_(trained[name])

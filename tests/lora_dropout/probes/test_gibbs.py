@@ -10,7 +10,7 @@ from lora_dropout.probes.gibbs import gibbs_risk, squared_distance
 
 
 def _squared(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs - targets).square().sum(dim=1) / 2
+    return (outputs - targets).square().sum(dim=1).mean() / 2
 
 
 def _model(dropout: float) -> nn.Module:
@@ -49,7 +49,7 @@ def _exact_mean(model: nn.Module, x: Tensor, y: Tensor, p: float, s: float) -> f
 def test_mean_over_draws_is_the_exact_one(p: float) -> None:
     model = _model(p)
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
-    seen = gibbs_risk(model, (x, y), example_loss=_squared, widths=(0.1, 0.5), n_draws=1000)
+    seen = gibbs_risk(model, (x, y), loss_fn=_squared, widths=(0.1, 0.5), n_draws=1000)
     for width, losses in zip(seen.widths, seen.losses, strict=True):
         error = losses.std(ddof=1) / np.sqrt(len(losses))
         assert losses.mean() == pytest.approx(_exact_mean(model, x, y, p, width), abs=5 * error)
@@ -63,11 +63,11 @@ def test_the_model_is_left_as_it_was() -> None:
     def broken(outputs: Tensor, targets: Tensor) -> Tensor:
         raise RuntimeError("no loss today")
 
-    first = gibbs_risk(model, data, example_loss=_squared, widths=(0.3,), n_draws=5, seed=3)
-    again = gibbs_risk(model, data, example_loss=_squared, widths=(0.3,), n_draws=5, seed=3)
+    first = gibbs_risk(model, data, loss_fn=_squared, widths=(0.3,), n_draws=5, seed=3)
+    again = gibbs_risk(model, data, loss_fn=_squared, widths=(0.3,), n_draws=5, seed=3)
     assert (first.losses == again.losses).all()
     with pytest.raises(RuntimeError, match="no loss today"):
-        gibbs_risk(model, data, example_loss=broken, widths=(0.3,))
+        gibbs_risk(model, data, loss_fn=broken, widths=(0.3,))
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -87,6 +87,6 @@ def test_squared_distance_by_hand() -> None:
 def test_bad_input() -> None:
     data = (torch.randn(2, 3), torch.randn(2, 2))
     with pytest.raises(ValueError, match="widths must be positive and finite, got widths=0"):
-        gibbs_risk(_model(0.5), data, example_loss=_squared, widths=(0,))
+        gibbs_risk(_model(0.5), data, loss_fn=_squared, widths=(0,))
     with pytest.raises(ValueError, match="n_draws must be at least 1, got n_draws=0"):
-        gibbs_risk(_model(0.5), data, example_loss=_squared, widths=(1,), n_draws=0)
+        gibbs_risk(_model(0.5), data, loss_fn=_squared, widths=(1,), n_draws=0)
