@@ -199,6 +199,27 @@ class AdapterObjective:
             points = self._convert(theta).expand(len(examples), -1)
             return self._per_example(grad(self._one_loss), points, examples).detach()
 
+    def steepness(self, thetas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient norms of example i_k at point k, and in which direction they grow.
+
+        Args:
+            thetas: Shape (K, P).
+            examples: Indices i_k, int64, shape (K,).
+
+        Returns:
+            (norms of shape (K,), Hessian of the example's loss times its gradient, of shape (K, P):
+            half the gradient of the squared norm).
+        """
+
+        def both(theta: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+            slope, pull = vjp(lambda t: grad(self._one_loss)(t, inputs, target), theta)[:2]
+            return torch.stack([slope, pull(slope)[0]])
+
+        with self._ready():
+            self._check_per_example()
+            found = self._per_example(both, thetas, examples).detach()
+        return found[:, 0].norm(dim=1), found[:, 1]
+
     def hessian_products(self, theta: Tensor, vectors: Tensor) -> Tensor:
         """Products of the objective's Hessian, penalty included, with vectors.
 
