@@ -25,6 +25,7 @@ from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapter_config, adapters, trainable_parameters
 from lora_dropout.model_masks import sample_masks, use_masks
 from lora_dropout.objective import instance_loss
+from lora_dropout.regularization import SparsityPenalty
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def fit(
     for name, layer in adapters(model).items():
         if layer.merged:
             raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
-    run = _Run(model, train, held_out, config, loss_fn, _resolve_device(device))
+    run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
     if checkpoint_folder is not None:
         state = load_checkpoint(checkpoint_folder, settings=run.settings)
         if state is not None:
@@ -161,6 +162,9 @@ class _Run:
             else None
         )
         self.orthogonality = config.orthogonality if adapter.adapter == "adalora" else 0.0
+        self.penalty = (
+            SparsityPenalty(self.model, config.regularization) if config.regularization else None
+        )
         self.shown = ["train_loss"] + (["held_out_loss"] if self.held_out is not None else [])
 
     def train_epoch(self) -> None:
@@ -199,6 +203,8 @@ class _Run:
             )
         if self.orthogonality:
             loss = loss + self.orthogonality * orthogonality_penalty(self.model)
+        if self.penalty:
+            loss = loss + self.penalty()
         with use_masks(self.model, masks):  # activation checkpointing runs forward again here
             loss.backward()
         self._check_gradients()
@@ -277,6 +283,7 @@ class _Run:
             "global_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
             "allocator": self.allocator.state_dict() if self.allocator else None,
+            "start": self.penalty.start if self.penalty else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -290,6 +297,9 @@ class _Run:
         torch.set_rng_state(state["global_rng"])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.penalty:
+            weight = self.config.regularization
+            self.penalty = SparsityPenalty(self.model, weight, state["start"])
         if self.allocator and state["allocator"] is not None:
             moved = {
                 group: {k: t.to(self.device) for k, t in tensors.items()}
@@ -307,19 +317,18 @@ class _Run:
         return map_inputs(lambda t: t.to(self.device), inputs), targets.to(self.device)
 
     def _rate_at(self, step: int) -> float:
-        config = self.config
-        if step < config.warmup_steps:
-            return (step + 1) / config.warmup_steps
-        left = max(self.total_steps - config.warmup_steps, 1)
-        progress = min((step - config.warmup_steps) / left, 1.0)
-        if config.schedule == "linear":
-            return 1.0 - progress
-        if config.schedule == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-        return 1.0
+        return self.config.rate_factor(step, total_steps=self.total_steps)
 
 
-def _resolve_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device to train on.
+
+    Args:
+        device: A device, or `auto`: a GPU if there is one.
+
+    Returns:
+        The device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)

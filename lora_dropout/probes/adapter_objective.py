@@ -1,7 +1,8 @@
 """The training objective of an adapted model as a function of one vector.
 
-f(theta) = (1/n) sum_i l(x_i; theta) + weight * ||theta - center||^2, under given masks or none.
-With weight = lambda q this is arXiv 2404.09610 v1, Eq. 11; with weight 0 and N mask draws, Eq. 7.
+f(theta) = (1/n) sum_i l(x_i; theta) + weight * ||theta - center||^2, under given masks or none; the
+penalty is on the adapters' factors (not on `modules_to_save`), as in training. With weight =
+lambda q this is arXiv 2404.09610 v1, Eq. 11; with weight 0 and N mask draws, Eq. 7.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import adapters, trainable_parameters
 from lora_dropout.model_masks import Masks, use_masks
 from lora_dropout.probes.example_losses import example_losses
+from lora_dropout.regularization import factor_names
 
 
 class AdapterObjective:
@@ -76,7 +78,11 @@ class AdapterObjective:
         self._call = _Call(model)
         state = {**dict(self._call.named_parameters()), **dict(self._call.named_buffers())}
         self._state = {name: self._convert(tensor.detach()) for name, tensor in state.items()}
-        self.shapes = {name: p.shape for name, p in trainable_parameters(model).items()}
+        trained = trainable_parameters(model)
+        self.shapes = {name: p.shape for name, p in trained.items()}
+        factors = set(factor_names(model))
+        marks = {name: p.new_full(p.shape, name in factors) for name, p in trained.items()}
+        self.penalized = self.flatten(marks)  # 1 for a factor's entry, 0 for other parameters
         self.center = torch.zeros_like(self.point()) if center is None else self._vector(center)
 
     def point(self) -> Tensor:
@@ -153,7 +159,18 @@ class AdapterObjective:
         Returns:
             Shape (...).
         """
-        return self.weight * (theta - self.center).square().sum(dim=-1)
+        return self.weight * (theta - self.center).square() @ self.penalized
+
+    def penalty_gradient(self, theta: Tensor) -> Tensor:
+        """Its gradient.
+
+        Args:
+            theta: Shape (..., P).
+
+        Returns:
+            Shape (..., P).
+        """
+        return 2.0 * self.weight * self.penalized * (theta - self.center)
 
     def value(self, theta: Tensor) -> float:
         """The objective.
@@ -176,7 +193,7 @@ class AdapterObjective:
             Shape (P,).
         """
         theta = self._vector(theta)
-        total = 2.0 * self.weight * (theta - self.center)
+        total = self.penalty_gradient(theta)
         with self._ready():
             for inputs, targets in self._parts():
                 total = total + grad(self._mean)(theta, inputs, targets)
@@ -269,7 +286,7 @@ class AdapterObjective:
         vectors: Tensor,
     ) -> Tensor:
         theta, vectors = self._vector(theta), self._convert(vectors)
-        total = 2.0 * self.weight * vectors
+        total = 2.0 * self.weight * self.penalized * vectors
         with self._ready():
             for part in self._parts():
                 rows = len(part[1]) * self._n_instances

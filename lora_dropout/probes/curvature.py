@@ -40,7 +40,8 @@ class Curvature:
             Lanczos did not converge or there is no complement.
         gradient_norm: Length of the objective's gradient: only where it is 0 is the point
             stationary and, for weight 0, the gauge flat.
-        weight: Weight of the penalty; it contributes exactly 2 * weight to every eigenvalue.
+        penalty_curvature: What the penalty adds to every eigenvalue: 2 * weight; None where it is
+            on some of the parameters only (`modules_to_save` go without).
     """
 
     matrix: Matrix
@@ -55,7 +56,7 @@ class Curvature:
     gauge_leading: float | None
     off_gauge_least: float | None
     gradient_norm: float
-    weight: float
+    penalty_curvature: float | None
 
     @property
     def converged(self) -> bool:
@@ -69,8 +70,13 @@ class Curvature:
 
     @property
     def loss_least(self) -> float | None:
-        """Least eigenvalue of the loss alone, the Lmin of arXiv 2404.09610 v1, Prop. 4.2."""
-        return None if self.least is None else self.least - 2.0 * self.weight
+        """Least eigenvalue of the loss alone, the Lmin of arXiv 2404.09610 v1, Prop. 4.2.
+
+        None where it cannot be told; an objective of weight 0 then gives it as `least`.
+        """
+        if self.least is None or self.penalty_curvature is None:
+            return None
+        return self.least - self.penalty_curvature
 
 
 def curvature(
@@ -145,6 +151,7 @@ def curvature(
             return pushed - back(onto(pushed)) + top * inside
 
         off_gauge = spectrum.extremes(compressed, size)
+    even = objective.weight == 0.0 or bool(objective.penalized.all())
     return Curvature(
         matrix=matrix,
         method="lanczos" if whole.matrix is None else "dense",
@@ -158,5 +165,5 @@ def curvature(
         gauge_leading=on_gauge.leading,
         off_gauge_least=off_gauge.least,
         gradient_norm=float(objective.gradient(theta).norm()),
-        weight=objective.weight,
+        penalty_curvature=2.0 * objective.weight if even else None,
     )

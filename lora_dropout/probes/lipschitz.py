@@ -89,7 +89,7 @@ def segment_lipschitz(
         point = start + share * (end - start)
         gradients = objective.example_gradients(point)
         norms = gradients.norm(dim=1)
-        pulled = (gradients + 2.0 * objective.weight * (point - objective.center)).norm(dim=1)
+        pulled = (gradients + objective.penalty_gradient(point)).norm(dim=1)
         best = norms if best is None else torch.maximum(best, norms)
         regularized = pulled if regularized is None else torch.maximum(regularized, pulled)
     assert best is not None and regularized is not None

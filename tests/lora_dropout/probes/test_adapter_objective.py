@@ -14,6 +14,7 @@ from lora_dropout import (
     use_masks,
 )
 from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.probes.curvature import curvature
 from lora_dropout.tasks.vit import VisionTransformer
 from tests.lora_dropout.probes.problems import class_data
 from tests.lora_dropout.strategies import ALGEBRA, IDENTITY, close, fill, generator, normal
@@ -142,3 +143,22 @@ def test_bad_input() -> None:
         view.example_gradients(view.point())
     with pytest.raises(ValueError, match=r"model must be unmerged, layers \['0', '2'\] are merged"):
         AdapterObjective(merge(model), data)
+
+
+def test_the_penalty_is_on_factors_alone() -> None:
+    model = two_layers(target_modules=("0",), modules_to_save=("2",))
+    objective = AdapterObjective(model, class_data(6), weight=0.3)
+    theta = objective.point()
+    values = objective.unflatten(theta)
+    factors = [value for name, value in values.items() if "lora_" in name]
+    assert len(factors) == 2 and len(values) == 4
+    want = 0.3 * sum(float(value.square().sum()) for value in factors)
+    assert float(objective.penalty(theta)) == pytest.approx(want, rel=IDENTITY)
+    bare = AdapterObjective(model, class_data(6))
+    pull = objective.gradient(theta) - bare.gradient(theta)
+    close(pull, 0.6 * theta * objective.penalized, ALGEBRA)
+    identity = torch.eye(len(theta), dtype=torch.float64)
+    added = objective.hessian_products(theta, identity) - bare.hessian_products(theta, identity)
+    close(added, torch.diag(0.6 * objective.penalized), ALGEBRA)
+    assert curvature(objective).loss_least is None
+    assert curvature(bare).loss_least == curvature(bare).least
