@@ -1,4 +1,4 @@
-"""The exact gap of ridge against simulated fits, its turn against finite differences, the limits."""
+"""The exact gap of ridge against simulated fits, its turn against differences, and the limits."""
 
 import numpy as np
 import pytest
