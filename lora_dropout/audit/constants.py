@@ -17,26 +17,11 @@ from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Curvature, curvature
 from lora_dropout.probes.intervals import Interval, t_interval
 from lora_dropout.probes.lipschitz import ball_lipschitz, segment_lipschitz
+from lora_dropout.probes.stability import Stability, leave_one_out
 from lora_dropout.regularization import drop_probability
-from lora_dropout.replicas import Replica, fit_replicas
 
 SEGMENTS, POINTS = 8, 5
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, eq=False)
-class Retraining:
-    """Solutions with and without single examples, from the same seed.
-
-    Attributes:
-        positions: Which examples were left out.
-        whole: Parameters trained on the whole set, shape (P,).
-        left_out: Parameters trained without each of them, shape (K, P).
-    """
-
-    positions: tuple[int, ...]
-    whole: Tensor
-    left_out: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +42,7 @@ class Constants:
             interval over the examples; None without retraining.
         signed_stability: The mean change with its sign.
         moves: Distances ||theta(S^i) - theta(S)||; empty without retraining.
+        noise_moves: How far retraining on S itself with another seed moves the solution.
         facts: Name of an assumption (as in `lora_bounds`) -> what was found.
     """
 
@@ -71,6 +57,7 @@ class Constants:
     stability: tuple[float, Interval] | None
     signed_stability: float | None
     moves: tuple[float, ...]
+    noise_moves: tuple[float, ...]
     facts: Mapping[str, bool | None]
 
 
@@ -83,7 +70,7 @@ def retrain(
     loss_fn: LossFn,
     folder: Path | None,
     progress: bool,
-) -> Retraining:
+) -> Stability:
     """Train on the whole set and without single examples; the model keeps the former solution.
 
     Args:
@@ -96,35 +83,34 @@ def retrain(
         progress: Whether to show a progress bar.
 
     Returns:
-        The solutions.
+        The solutions, and what leaving out did.
 
     Raises:
         FloatingPointError: If a run diverged.
         ValueError: If there are fewer examples than are to be left out.
     """
     n = len(check_data("train", train)[1])
-    count = n if left_out is None else check_count("left_out", left_out)
+    count = n if left_out is None else check_count("left_out", left_out, minimum=2)
     if count > n:
         raise ValueError(f"left_out must be at most {n}, got left_out={left_out!r}")
-    positions = tuple(int(i) for i in torch.linspace(0, n - 1, count).round().long())
-    everything = tuple(range(n))
-    replicas = [Replica(seed=config.seed)] + [
-        Replica(seed=config.seed, examples=everything[:i] + everything[i + 1 :]) for i in positions
-    ]
-    trained = fit_replicas(
+    found = leave_one_out(
         model,
         train,
-        replicas,
         config=config,
         loss_fn=loss_fn,
+        examples=torch.linspace(0, n - 1, count).round().long().tolist(),
+        seeds=(config.seed,),
         checkpoint_folder=folder,
         progress=progress,
     )
-    if trained.diverged:
-        raise FloatingPointError(f"every run must end finite, diverged: {trained.diverged}")
-    trained.load(model, 0)
-    thetas = AdapterObjective(model, train).flatten(trained.parameters)
-    return Retraining(positions, thetas[0], thetas[1:])
+    if found.diverged:
+        raise FloatingPointError(f"every run must end finite, {found.diverged} diverged")
+    parameters = trainable_parameters(model)
+    solution = AdapterObjective(model, train).unflatten(torch.from_numpy(found.full[0]))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(solution[name])
+    return found
 
 
 def measure_constants(
@@ -134,7 +120,7 @@ def measure_constants(
     initial: Mapping[str, Tensor],
     regularization: float,
     clipped: LossFn,
-    retraining: Retraining | None,
+    retraining: Stability | None,
     loss_fn: LossFn = F.cross_entropy,
     seed: int = 0,
 ) -> Constants:
@@ -183,18 +169,16 @@ def measure_constants(
         eta = rho + 2.0 * weight * distance * 1.01
         return Constants(
             n, settings.dropout, regularization, distance, rho, eta, bent, gradient_norm,
-            None, None, (), facts,
+            None, None, (), (), facts,
         )  # fmt: skip
-    moves = (retraining.left_out - theta).norm(dim=1)
-    chosen = retraining.left_out[:: -(-len(moves) // SEGMENTS)]
+    moves, ends = torch.from_numpy(retraining.distances[0]), _solutions(retraining, theta)
+    chosen = ends[:: -(-len(moves) // SEGMENTS)]
     segments = [segment_lipschitz(objective, theta, end, n_points=POINTS) for end in chosen]
     rho, eta = max(s.rho for s in segments), max(s.eta for s in segments)
     least = max(bent.least or 0.0, 0.0) + 2.0 * weight
     start = objective.value(theta)
-    rises = torch.tensor([objective.value(end) - start for end in retraining.left_out])
-    facts["curvature along the segment"] = bool(
-        (rises >= least / 2.0 * moves.cpu() ** 2 - _ROUNDING).all()
-    )
+    rises = torch.tensor([objective.value(end) - start for end in ends])
+    facts["curvature along the segment"] = bool((rises >= least / 2.0 * moves**2 - _ROUNDING).all())
     # What the proof of Prop. 4.2 uses of eta is the secants between the solutions.
     secants = max(float(s.regularized_secants.max()) for s in segments)
     facts["Lipschitz regularised loss"] = secants <= eta * (1.0 + _ROUNDING)
@@ -214,17 +198,22 @@ def measure_constants(
         stability=(float(changes.abs().mean()), _interval(changes.abs())),
         signed_stability=float(changes.mean()),
         moves=tuple(moves.tolist()),
+        noise_moves=tuple(retraining.noise_distances.tolist()),
         facts=facts,
     )
 
 
 def _changes(
-    model: nn.Module, train: Data, clipped: LossFn, theta: Tensor, retraining: Retraining
+    model: nn.Module, train: Data, clipped: LossFn, theta: Tensor, retraining: Stability
 ) -> Tensor:
     objective = AdapterObjective(model, train, loss_fn=clipped)
-    chosen = torch.tensor(retraining.positions, device=objective.targets.device)
+    chosen = torch.from_numpy(retraining.examples).to(objective.targets.device)
     before = objective.losses(theta)[chosen]
-    return (objective.pair_losses(retraining.left_out, chosen) - before).cpu()
+    return (objective.pair_losses(_solutions(retraining, theta), chosen) - before).cpu()
+
+
+def _solutions(retraining: Stability, like: Tensor) -> Tensor:
+    return torch.from_numpy(retraining.solutions[0]).to(like)
 
 
 def _interval(values: Tensor) -> Interval:

@@ -1,14 +1,22 @@
 """One call from an adapter and data to the verdict on every bound."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_bounds import compare_bounds, hoeffding, lemma_4_3, theorem_4_4
+from lora_bounds import (
+    Assumption,
+    BoundResult,
+    compare_bounds,
+    hoeffding,
+    lemma_4_3,
+    theorem_4_4,
+)
 from lora_bounds.judgement import Judgement, Status, judge, judgement_table
 from lora_dropout.audit.constants import (
     Constants,
@@ -73,7 +81,8 @@ class Audit:
             lines.append(
                 f"stability by retraining without each of {len(c.moves)} examples: {beta:.3g} "
                 f"[{interval.low:.3g}, {interval.high:.3g}]; solutions move by "
-                f"{min(c.moves):.3g} to {max(c.moves):.3g}"
+                f"{min(c.moves):.3g} to {max(c.moves):.3g} (another seed alone moves them by "
+                f"{max(c.noise_moves):.3g})"
             )
         lines += [judgement_table(self.judgements)]
         lines.append(f"yardstick, held-out data alone (Hoeffding): gap <= {self.yardstick:.3g}")
@@ -226,7 +235,7 @@ def _judge_stability(
     lmin = max(c.curvature.least or 0.0, 0.0)
     risk = (gap.risk.low, gap.risk.high)
 
-    def judged(result, name, assumptions=()):  # type: ignore[no-untyped-def]
+    def judged(result: BoundResult, name: str, assumptions: Sequence[Assumption] = ()) -> Judgement:
         return judge(
             result,
             empirical_risk=gap.train,
@@ -237,8 +246,17 @@ def _judge_stability(
             name=name,
         )
 
-    common = {"n": c.n, "delta": delta, "loss_range": loss_range, "empirical_risk": gap.train}
-    penalty = {"dropout": c.dropout, "regularization": c.regularization, "curvature": lmin}
+    common: dict[str, Any] = {
+        "n": c.n,
+        "delta": delta,
+        "loss_range": loss_range,
+        "empirical_risk": gap.train,
+    }
+    penalty: dict[str, Any] = {
+        "dropout": c.dropout,
+        "regularization": c.regularization,
+        "curvature": lmin,
+    }
     rows = [
         judged(
             theorem_4_4(lipschitz=c.eta, **penalty, **common),
