@@ -1,5 +1,7 @@
 """The exact gap of ridge against simulated fits, its turn against differences, and the limits."""
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -147,6 +149,30 @@ def test_map_agrees_with_its_parts():
         assert not turns[0].any() and not turns[..., 2].any() and turns[2, 1, 1]
     with pytest.raises(ValueError, match="read-only"):
         found.critical[0, 0] = 1.0
+
+
+def test_heavy_tails_by_hand():
+    """Inputs 1 (nine times in ten) or 10, n = 6, noise variance = signal power: the gap rises."""
+    rates, lam, share = np.array([0.18, 0.36]), 5.0, 0.1
+    weight = 2 * lam * (2 * rates - rates**2)
+    second, gap = 0.9 + 0.1 * 100, np.zeros(2)
+    for count in range(7):  # how often 10 is drawn
+        chance = comb(6, count) * share**count * (1 - share) ** (6 - count)
+        mu = (6 - count + 100 * count) / 6
+        signal = (second - mu) * (weight / (mu + weight)) ** 2
+        noise = second * mu * (second + mu + 2 * weight) / (mu + weight) ** 2 / 6
+        gap += chance * (signal + noise) / 2
+    assert gap[1] > gap[0]
+
+
+def test_gaussian_inputs_have_fourth_moment_three():
+    """The limit in n, (E x⁴ - 1)/3 = 2/3, is approached from below at the rate 1/n."""
+    ratios = np.array(
+        [critical_ratio(spectrum=wishart_spectrum(n=n, d=1)).ratio for n in (500, 1000)]
+    )
+    missing = 2 / 3 - ratios
+    assert np.all(missing > 0)
+    assert missing[0] / missing[1] == pytest.approx(2.0, rel=0.02)
 
 
 # --- LoRA Dropout itself --------------------------------------------------------------------------
