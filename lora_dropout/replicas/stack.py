@@ -204,7 +204,15 @@ class Stack:
         n_batched = 1 + len(others)
         over_masks = one
         if masks is not None:
-            over_masks = vmap(one, in_dims=(None, 0) + (0 if dealt else None,) * n_batched)
+            over_masks = vmap(one, in_dims=(None, 0, 0 if dealt else None) + (0,) * len(others))
+            if not dealt:
+                # mse_loss has a wrong batching rule where the targets lack a dimension that the
+                # outputs have, so give every mask its (shared) copy.
+                place = 0 if common else 1
+                n = next(t.shape[1] for own in masks.tensors.values() for t in own.values())
+                others = tuple(
+                    t.unsqueeze(place).expand(*t.shape[:place], n, *t.shape[place:]) for t in others
+                )
         over_replicas = vmap(over_masks, in_dims=(0, 0) + (None if common else 0,) * n_batched)
         bits = {} if masks is None else masks.tensors
         try:

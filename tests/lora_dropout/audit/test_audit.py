@@ -121,7 +121,7 @@ def test_bad_input() -> None:
         _audit(model, delta=1.0)
     with pytest.raises(ValueError, match="left_out must be at most 10, got left_out=11"):
         _audit(model, left_out=11)
-    with pytest.raises(ValueError, match="train must have class targets, got torch.float32"):
+    with pytest.raises(ValueError, match=r"train must have class targets, got torch\.float32"):
         audit(model, (torch.zeros(3, 4), torch.zeros(3)), _data(5, 1), config=CONFIG)
     two = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     adapt(two, LoRADropoutConfig(rank=1, target_modules=("0",), modules_to_save=("1",)))

@@ -110,6 +110,21 @@ def test_every_setting(changes: dict[str, Any]) -> None:
     _agree(replace(BASE, **changes))
 
 
+@pytest.mark.parametrize("mode", ["batched", "grouped"])
+def test_regression_on_several_targets(mode: str) -> None:
+    """mse_loss is batched wrongly by torch if the targets lack the dimension of the masks."""
+    generator = torch.Generator().manual_seed(4)
+    x, y = _data()[0], torch.randn(N, 3, generator=generator, dtype=torch.float64)
+    config = replace(BASE, mode=mode)  # type: ignore[arg-type]
+    trained = fit_replicas(
+        _model(), (x, y), [Replica(seed=3)], config=config, loss_fn=F.mse_loss, progress=False
+    )
+    alone = _model()
+    fit(alone, (x, y), config=replace(config, seed=3), loss_fn=F.mse_loss, progress=False)
+    for name, value in trainable_parameters(alone).items():
+        torch.testing.assert_close(trained.parameters[name][0], value, rtol=1e-9, atol=1e-11)
+
+
 def test_adalora_with_its_orthogonality_term() -> None:
     _agree(replace(BASE, orthogonality=0.3), adapter="adalora")
 
