@@ -9,5 +9,13 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 from lora_dropout.hf.attach import AttachConfig, attach, attached_config, detach
+from lora_dropout.hf.trainer import LoRADropoutMixin, LoRADropoutTrainer
 
-__all__ = ["AttachConfig", "attach", "attached_config", "detach"]
+__all__ = [
+    "AttachConfig",
+    "LoRADropoutMixin",
+    "LoRADropoutTrainer",
+    "attach",
+    "attached_config",
+    "detach",
+]

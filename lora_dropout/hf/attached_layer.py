@@ -224,7 +224,7 @@ def adapter_problem(layer: nn.Module, adapter: str) -> str | None:
 
 
 def _blank_layer(cls: type) -> nn.Module:
-    layer = nn.Module.__new__(attached_class(cls))
+    layer: object = nn.Module.__new__(attached_class(cls))
     assert isinstance(layer, nn.Module)
     return layer
 
