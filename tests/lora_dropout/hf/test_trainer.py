@@ -217,7 +217,7 @@ def test_average_and_loss() -> None:
     shifted = F.cross_entropy(tokens[:, :-1].reshape(-1, 3), next_tokens[:, 1:].reshape(-1))
     close(ensemble_loss(tokens, next_tokens, shift=True), shifted, ROUTE)  # type: ignore[arg-type]
     assert ensemble_loss(a, torch.randn(4, 3), shift=False) is None
-    with pytest.raises(ValueError, match="outputs of torch.int64: evaluate with inference='mean'"):
+    with pytest.raises(ValueError, match=r"outputs of torch.int64: evaluate with inference='mean'"):
         average_outputs([labels, labels], None)
 
 
@@ -225,11 +225,11 @@ def test_average_and_loss() -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model must have masks .see attach., got PeftModel"):
+    with pytest.raises(ValueError, match=r"model must have masks .see attach., got PeftModel"):
         trainer(tmp_path, model=peft_model("bert"))
-    with pytest.raises(ValueError, match="mode must be one of .* got mode='all'"):
+    with pytest.raises(ValueError, match=r"mode must be one of .* got mode='all'"):
         trainer(tmp_path, settings={"mode": "all"})
-    with pytest.raises(ValueError, match="inference must be one of .* got inference='best'"):
+    with pytest.raises(ValueError, match=r"inference must be one of .* got inference='best'"):
         trainer(tmp_path, settings={"inference": "best"})
     with pytest.raises(ValueError, match="eval_instances must be at least 1"):
         trainer(tmp_path, settings={"eval_instances": 0})
