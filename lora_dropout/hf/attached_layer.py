@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_dropout.checks import check_count
 from lora_dropout.config import MaskConfig
-from lora_dropout.masked_layer import Active, MaskedLayer
+from lora_dropout.masked_layer import MaskedLayer
 from lora_dropout.masks import LayerSpec
 from lora_dropout.update import masked_update
 
@@ -227,14 +227,3 @@ def _blank_layer(cls: type) -> nn.Module:
     layer: object = nn.Module.__new__(attached_class(cls))
     assert isinstance(layer, nn.Module)
     return layer
-
-
-__all__ = [
-    "Active",
-    "AttachConfig",
-    "AttachedLayer",
-    "adapter_factors",
-    "adapter_problem",
-    "attached_class",
-    "peft_class",
-]

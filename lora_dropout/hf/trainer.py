@@ -27,7 +27,8 @@ class LoRADropoutMixin:
     checkpoint goes on with the masks it would have had, since the step is all there is to restore.
 
     Under `loop` each instance has a backward pass of its own, so memory is that of one instance.
-    With gradient checkpointing every recomputation meets its masks, in all modes.
+    With gradient checkpointing every recomputation meets its masks, in all modes. Losses are scaled
+    as the Trainer scales them, in gradient accumulation too.
 
     Args:
         *args: For the Trainer.
@@ -260,7 +261,7 @@ def _repeat(inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
             if len(value) != size:
                 raise ValueError(
                     f"inputs must have the batch of {size} first, to be copied, got {key!r} of "
-                    f"{tuple(value.shape)}: use mode='loop'"
+                    f"shape {tuple(value.shape)}: use mode='loop'"
                 )
             repeated[key] = value.repeat(copies, *[1] * (value.dim() - 1))
     return repeated

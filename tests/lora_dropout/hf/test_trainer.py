@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import LoRADropoutMixin, LoRADropoutTrainer, attach, detach
@@ -238,6 +244,23 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'position_ids' of shape \(1, 5\): use mode='loop'"):
         run.training_step(run.model, part)
     assert run._copies == 1
+
+
+def test_relative_embeddings_train_by_loop_alone(tmp_path: Path) -> None:
+    config = DebertaV2Config(
+        vocab_size=19, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=12, max_position_embeddings=16, relative_attention=True,
+        pos_att_type=["p2c", "c2p"], num_labels=3, share_att_key=True,
+    )  # fmt: skip
+    settings = LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query_proj", "key_proj"])
+    model = attach(get_peft_model(DebertaV2ForSequenceClassification(config), settings))
+    for mode in ("batched", "grouped"):
+        run = trainer(tmp_path, model=model, settings={"mode": mode})
+        with pytest.raises(ValueError, match=r"leading dimension .*one instance a pass .*'loop'"):
+            run.train()
+    run = trainer(tmp_path, model=model)
+    assert run.mode == "loop"
+    assert math.isfinite(run.train().training_loss)
 
 
 def test_goes_before_any_trainer(tmp_path: Path) -> None:
