@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -116,6 +116,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     config = _read_config(folder)
+    if not (folder / OWN_CONFIG).is_file():
+        # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.
+        there = tuple(name for name in config.modules_to_save if _names_a_module(model, name))
+        config = replace(config, modules_to_save=there)
     if adapters(model):
         for name, layer in adapters(model).items():
             if layer.merged:
@@ -138,6 +142,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         for key, tensor in _tensors(model).items():
             tensor.copy_(tensors[key])
     return model
+
+
+def _names_a_module(model: nn.Module, name: str) -> bool:
+    return any(other == name or other.endswith("." + name) for other, _ in model.named_modules())
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,24 +1,19 @@
 """Adapter layers: a frozen `nn.Linear` plus a masked low-rank update (Eqs. 1-6)."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from lora_dropout.checks import check_same_device
 from lora_dropout.config import Inference, LoRADropoutConfig
-from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
+from lora_dropout.masked_layer import Active, MaskedLayer
+from lora_dropout.masks import LayerSpec
 from lora_dropout.update import masked_update
 
-Active = LayerMask | Inference | None
 
-
-class AdapterLinear(nn.Module, ABC):
-    """Base of the adapter layers.
-
-    A forward pass adds the update of the active mask. Without an active mask, training mode
-    draws a fresh one from torch's global generator (one a forward, as `nn.Dropout` would), and
-    eval mode follows `config.inference`.
+class AdapterLinear(MaskedLayer):
+    """Base of the adapter layers (see `MaskedLayer` for which mask a pass uses).
 
     Args:
         base_layer: The layer to adapt; its parameters are frozen.
@@ -29,6 +24,8 @@ class AdapterLinear(nn.Module, ABC):
         TypeError: If `base_layer` is no `nn.Linear`.
         ValueError: If `config.rank` exceeds the layer's smaller side.
     """
+
+    config: LoRADropoutConfig
 
     def __init__(self, base_layer: nn.Linear, config: LoRADropoutConfig, *, name: str = "") -> None:
         super().__init__()
@@ -44,7 +41,7 @@ class AdapterLinear(nn.Module, ABC):
         self.config = config
         self.name = name
         self.active: Active = None
-        self.rows: int | None = None  # examples in the passes to come, where known
+        self.rows: int | None = None
         # What was merged and how; a tuple hides the parameter from the module.
         self._unmerged: tuple[nn.Parameter, Inference] | None = None
         # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
@@ -75,6 +72,11 @@ class AdapterLinear(nn.Module, ABC):
             base.in_features,
             config.rank,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is."""
+        return self.base_layer.weight.device
 
     @property
     def scaling(self) -> float:
@@ -173,32 +175,6 @@ class AdapterLinear(nn.Module, ABC):
         """
         config = self.config
         return f"rank={config.rank}, dropout={config.dropout}, mask={config.mask!r}"
-
-    def _check_rows(self, x: Tensor, n_instances: int) -> None:
-        if self.rows is None or n_instances == 1 or x.dim() < 2:
-            return
-        # Examples flattened into their tokens still fall into whole blocks if N divides the batch.
-        step = self.rows if self.rows % n_instances == 0 else None
-        if x.shape[0] == self.rows or (step is not None and x.shape[0] % step == 0):
-            return
-        raise ValueError(
-            f"layer {self.name!r} must get the batch of {self.rows} rows in its leading dimension "
-            f"to run {n_instances} instances in one pass, got x of shape {tuple(x.shape)}; "
-            "run one instance a pass (mode='loop')"
-        )
-
-    def _inference_factor(self, inference: Inference) -> float:
-        return self.config.mean_factor if inference == "mean" else 1.0
-
-    def _mask_and_factor(self, device: torch.device) -> tuple[LayerMask | None, float]:
-        active = self.active
-        if active is None and self.training:
-            # From the CPU generator, which activation checkpointing saves and restores.
-            seed = torch.randint(-(2**63), 2**63 - 1, (1,))
-            active = draw_layer_masks([self.spec], seed, device=device)[self.name]
-        if isinstance(active, LayerMask):
-            return active, self.config.mask_scale
-        return None, self._inference_factor(active or self.config.inference)
 
     def _new_factor(self, *shape: int) -> nn.Parameter:
         weight = self.base_layer.weight

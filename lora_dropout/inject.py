@@ -8,6 +8,7 @@ from torch import nn
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.checks import check_choice, check_generator
 from lora_dropout.config import Inference, LoRADropoutConfig
+from lora_dropout.masked_layer import masked_layers, need_masked_layers
 from lora_dropout.targets import saved_modules, target_layers
 
 _LAYERS: dict[str, type[LoRALinear] | type[AdaLoRALinear]] = {
@@ -35,7 +36,7 @@ def adapt(
             cannot carry an adapter, or the model has adapters already.
     """
     check_generator("generator", generator)
-    if adapters(model):
+    if masked_layers(model):
         raise ValueError("model must have no adapters yet, got one that was adapted before")
     targets = target_layers(model, config)
     smaller = min(min(layer.weight.shape) for layer in targets.values())
@@ -69,17 +70,8 @@ def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
 
     Returns:
         Layer name (as the adapter knows it) -> layer, sorted by name; empty without adapters.
-
-    Raises:
-        ValueError: If two adapters have one name, as after `adapt` on two parts of a model: their
-            masks would be the same.
     """
-    layers = [m for m in model.modules() if isinstance(m, AdapterLinear)]
-    found = {layer.name: layer for layer in layers}
-    if len(found) < len(layers):
-        names = sorted(layer.name for layer in layers)
-        raise ValueError(f"adapter names must be unique in a model, got {names}")
-    return dict(sorted(found.items()))
+    return {n: m for n, m in masked_layers(model).items() if isinstance(m, AdapterLinear)}
 
 
 def adapter_config(model: nn.Module) -> LoRADropoutConfig:
@@ -98,12 +90,12 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that training changes: adapter factors and `modules_to_save`.
 
     Args:
-        model: An adapted model.
+        model: An adapted model, or a PEFT model with masks attached.
 
     Returns:
         Qualified name -> parameter.
     """
-    need_adapters(model)
+    need_masked_layers(model)
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -120,8 +112,11 @@ def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:
         ValueError: If there are none.
     """
     found = adapters(model)
-    if not found:
-        raise ValueError(f"model must have adapters (see adapt), got {type(model).__name__}")
+    if not found and need_masked_layers(model):
+        raise ValueError(
+            "model must have adapters of adapt, got a PEFT model with masks attached: merge, save "
+            "and load it by PEFT's own methods"
+        )
     return found
 
 

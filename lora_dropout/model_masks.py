@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_dropout.checks import check_choice, check_count, check_generator
 from lora_dropout.config import Inference
-from lora_dropout.inject import need_adapters
+from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.masks import LayerMask, draw_layer_masks, enumerate_layer_masks
 
 
@@ -86,14 +86,14 @@ def sample_masks(
     Raises:
         ValueError: If N < 1, `seeds` has the wrong shape, or the model has no adapters.
     """
-    layers = need_adapters(model)
+    layers = need_masked_layers(model)
     check_count("n_instances", n_instances)
     check_generator("generator", generator)
     if seeds is None:
         seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
     if seeds.dtype != torch.int64 or seeds.dim() != 1 or len(seeds) == 0:
         raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={seeds!r}")
-    device = next(iter(layers.values())).base_layer.weight.device
+    device = next(iter(layers.values())).device
     drawn = draw_layer_masks([layer.spec for layer in layers.values()], seeds, device=device)
     return Masks(drawn, len(seeds))
 
@@ -111,7 +111,7 @@ def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
     Raises:
         ValueError: If there are more than 2^20 masks, or the model has no adapters.
     """
-    layers = need_adapters(model)
+    layers = need_masked_layers(model)
     parts = {name: enumerate_layer_masks(layer.spec) for name, layer in layers.items()}
     total = 1
     for _, weights in parts.values():
@@ -147,7 +147,7 @@ def use_masks(
     Raises:
         ValueError: If the masks are not those of this model's layers.
     """
-    layers = need_adapters(model)
+    layers = need_masked_layers(model)
     if isinstance(masks, Masks):
         if masks.layers.keys() != layers.keys():
             odd = sorted(masks.layers.keys() ^ layers.keys())
@@ -157,7 +157,7 @@ def use_masks(
     active: dict[str, LayerMask | Inference] = {}
     for name, layer in layers.items():
         if isinstance(masks, Masks):
-            mask, device = masks.layers[name], layer.base_layer.weight.device
+            mask, device = masks.layers[name], layer.device
             mask.check_fits(layer.spec)
             active[name] = mask if mask.device in (None, device) else mask.to(device)
         else:

@@ -1,5 +1,6 @@
 """The N-instance loss (arXiv 2404.09610 v1, Eq. 7), three ways."""
 
+from collections.abc import Generator
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,59 @@ from lora_dropout.checks import check_choice
 from lora_dropout.model_masks import Masks, use_masks
 
 InstanceMode = Literal["loop", "batched", "grouped"]
+
+
+def instance_losses(
+    model: nn.Module,
+    inputs: Inputs,
+    targets: Tensor,
+    *,
+    masks: Masks,
+    mode: InstanceMode = "batched",
+    loss_fn: LossFn = F.cross_entropy,
+) -> Generator[Tensor, None, None]:
+    """The terms of `instance_loss`, one a forward pass, each while its masks are still active.
+
+    A backward pass inside the loop meets the right masks even where activations are recomputed
+    (`torch.utils.checkpoint`), and with `loop` only one instance's activations are alive at once:
+
+        for term in instance_losses(model, inputs, targets, masks=masks, mode="loop"):
+            term.backward()
+
+    Args:
+        model: See `instance_loss`, as for all arguments.
+        inputs: A batch of b examples.
+        targets: Targets, shape (b, ...).
+        masks: N draws.
+        mode: `loop` gives N terms, `batched` and `grouped` one.
+        loss_fn: (outputs, targets) -> scalar, a mean over examples.
+
+    Yields:
+        Scalar tensors whose sum is the loss.
+
+    Raises:
+        ValueError: See `instance_loss`.
+    """
+    check_choice("mode", mode, get_args(InstanceMode))
+    size = batch_length(inputs)
+    if len(targets) != size:
+        raise ValueError(f"targets must have the batch size {size} of inputs, got {len(targets)}")
+    if mode == "grouped":
+        with use_masks(model, masks, rows=size):
+            yield loss_fn(call_model(model, inputs), targets)
+    elif mode == "batched":
+        with use_masks(model, masks, rows=size * masks.n_instances):
+            outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
+            if len(outputs) != size * masks.n_instances:
+                raise ValueError(
+                    f"model must keep the batch first, got outputs {tuple(outputs.shape)}"
+                )
+            losses = [loss_fn(part, targets) for part in outputs.split(size)]
+            yield torch.stack(losses).mean()
+    else:
+        for index in range(masks.n_instances):
+            with use_masks(model, masks.select(index)):
+                yield loss_fn(call_model(model, inputs), targets) / masks.n_instances
 
 
 def instance_loss(
@@ -37,8 +91,8 @@ def instance_loss(
             a larger variance.
         loss_fn: (outputs, targets) -> scalar, a mean over examples.
 
-    Under activation checkpointing, run the backward pass inside `use_masks(model, masks)` too:
-    the recomputation must meet the same masks (`fit` does so; not with `loop` and N > 1).
+    Under activation checkpointing the recomputation must meet the same masks: run the backward
+    pass inside the loop over `instance_losses`, as `fit` does.
 
     Returns:
         Scalar tensor.
@@ -47,22 +101,5 @@ def instance_loss(
         ValueError: If `mode` is unknown, the batch is empty or of two sizes, or in one pass over
             N instances a layer sees another leading dimension than the batch.
     """
-    check_choice("mode", mode, get_args(InstanceMode))
-    size = batch_length(inputs)
-    if len(targets) != size:
-        raise ValueError(f"targets must have the batch size {size} of inputs, got {len(targets)}")
-    if mode == "grouped":
-        with use_masks(model, masks, rows=size):
-            return loss_fn(call_model(model, inputs), targets)
-    if mode == "batched":
-        with use_masks(model, masks, rows=size * masks.n_instances):
-            outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
-        if len(outputs) != size * masks.n_instances:
-            raise ValueError(f"model must keep the batch first, got outputs {tuple(outputs.shape)}")
-        losses = [loss_fn(part, targets) for part in outputs.split(size)]
-    else:
-        losses = []
-        for index in range(masks.n_instances):
-            with use_masks(model, masks.select(index)):
-                losses.append(loss_fn(call_model(model, inputs), targets))
-    return torch.stack(losses).mean()
+    terms = instance_losses(model, inputs, targets, masks=masks, mode=mode, loss_fn=loss_fn)
+    return torch.stack(list(terms)).sum()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from lora_dropout.checkpoint import (
     model_fingerprint,
     save_checkpoint,
 )
+from lora_dropout.config import MaskConfig
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import adapter_config, adapters, trainable_parameters
-from lora_dropout.model_masks import sample_masks, use_masks
-from lora_dropout.objective import instance_loss
+from lora_dropout.inject import trainable_parameters
+from lora_dropout.masked_layer import need_masked_layers
+from lora_dropout.model_masks import sample_masks
+from lora_dropout.objective import instance_losses
 from lora_dropout.regularization import SparsityPenalty
 
 
@@ -86,7 +88,7 @@ def fit(
         check_data("held_out", held_out)
     elif config.patience is not None:
         raise ValueError(f"patience={config.patience} needs held_out data, got held_out=None")
-    for name, layer in adapters(model).items():
+    for name, layer in need_masked_layers(model).items():
         if layer.merged:
             raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
     run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
@@ -134,7 +136,7 @@ class _Run:
         self.parameters = trainable_parameters(self.model)
         self.settings = {
             **asdict(config),
-            "adapter": asdict(adapter_config(self.model)),
+            "adapter": asdict(self._mask_config()),
             "base": model_fingerprint(self.model),
             "train": fingerprint(self.train),
             "held_out": None if self.held_out is None else fingerprint(self.held_out),
@@ -151,7 +153,7 @@ class _Run:
         steps_per_epoch = math.ceil(len(self.targets) / config.batch_size)
         self.total_steps = steps_per_epoch * config.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_at)
-        adapter = adapter_config(self.model)
+        adapter = self._mask_config()
         # Identical instances: one of them is the whole sum.
         masked = adapter.mask != "none" and adapter.dropout > 0
         self.n_instances = config.n_instances if masked else 1
@@ -161,11 +163,15 @@ class _Run:
             if config.rank_budget is not None
             else None
         )
-        self.orthogonality = config.orthogonality if adapter.adapter == "adalora" else 0.0
+        adalora = getattr(adapter, "adapter", None) == "adalora"
+        self.orthogonality = config.orthogonality if adalora else 0.0
         self.penalty = (
             SparsityPenalty(self.model, config.regularization) if config.regularization else None
         )
         self.shown = ["train_loss"] + (["held_out_loss"] if self.held_out is not None else [])
+
+    def _mask_config(self) -> MaskConfig:
+        return next(iter(need_masked_layers(self.model).values())).config
 
     def train_epoch(self) -> None:
         order = torch.randperm(len(self.targets), generator=self.generator)
@@ -186,27 +192,33 @@ class _Run:
             else nullcontext()
         )
         masks = sample_masks(self.model, n_instances=self.n_instances, generator=self.generator)
-        with autocast:
-            loss = instance_loss(
-                self.model,
-                map_inputs(lambda t: t[indices], self.inputs),
-                self.targets[indices],
-                masks=masks,
-                mode=config.mode,
-                loss_fn=self.loss_fn,
-            )
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"loss must be finite, got loss={value} at step {self.step + 1} "
-                f"(learning_rate={config.learning_rate}); weights are those before the step"
-            )
+        terms = instance_losses(
+            self.model,
+            map_inputs(lambda t: t[indices], self.inputs),
+            self.targets[indices],
+            masks=masks,
+            mode=config.mode,
+            loss_fn=self.loss_fn,
+        )
+        value = 0.0
+        with closing(terms):
+            while True:
+                with autocast:
+                    term = next(terms, None)
+                if term is None:
+                    break
+                value += term.item()
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"loss must be finite, got loss={value} at step {self.step + 1} (learning_"
+                        f"rate={config.learning_rate}); weights are those before the step"
+                    )
+                # Here the term's masks are active, as activation checkpointing needs them.
+                term.backward()
         if self.orthogonality:
-            loss = loss + self.orthogonality * orthogonality_penalty(self.model)
+            (self.orthogonality * orthogonality_penalty(self.model)).backward()
         if self.penalty:
-            loss = loss + self.penalty()
-        with use_masks(self.model, masks):  # activation checkpointing runs forward again here
-            loss.backward()
+            self.penalty().backward()
         self._check_gradients()
         if self.allocator:
             self.allocator.observe()

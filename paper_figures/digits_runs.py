@@ -1,10 +1,10 @@
 """Fine-tuning runs on the digits task: the settings that figures share, and one run as a cell."""
 
-from pathlib import Path
+import hashlib
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load, save_model
 from torch import nn
 
 from lora_dropout import (
@@ -17,12 +17,12 @@ from lora_dropout import (
 )
 from lora_dropout.ensemble import Prediction
 from lora_dropout.files import atomic_path
+from lora_dropout.sweeps import Cell, Store
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer
-from paper_figures.store import Cell, Store
 
 
-def pretrained(store: Store, *, epochs: int) -> Path:
+def pretrained(store: Store, *, epochs: int) -> bytes:
     """Pretrain the base model once.
 
     Args:
@@ -30,19 +30,19 @@ def pretrained(store: Store, *, epochs: int) -> Path:
         epochs: Length of the pretraining.
 
     Returns:
-        Path of its weights.
+        Its weights, in the format of safetensors.
     """
     path = store.path({"base": "digits", "epochs": epochs}).with_suffix(".safetensors")
     if not path.is_file():
         model = pretrain_digits(seed=0, epochs=epochs)
         with atomic_path(path) as temporary:
             save_model(model, str(temporary))
-    return path
+    return path.read_bytes()
 
 
 def make_cell(
     *,
-    base: Path,
+    base: bytes,
     adapter: str,
     dropout: float,
     learning_rate: float,
@@ -65,7 +65,7 @@ def make_cell(
         The cell.
     """
     return {
-        "base": str(base),
+        "base": hashlib.blake2b(base, digest_size=12).hexdigest(),
         "adapter": adapter,
         "dropout": dropout,
         "learning_rate": learning_rate,
@@ -75,11 +75,12 @@ def make_cell(
     }
 
 
-def run_cell(cell: Cell) -> dict[str, Any]:
+def run_cell(cell: Cell, *, base: bytes) -> dict[str, Any]:
     """Fine-tune once.
 
     Args:
         cell: From `make_cell`.
+        base: Weights of the pretrained model; they travel with the task, to any machine.
 
     Returns:
         `history` (see `FitResult`), and `final`: test metrics by inference mode (validation
@@ -89,7 +90,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     seed, epochs, dropout = cell["seed"], cell["epochs"], cell["dropout"]
     target = digits_target(seed=seed)
     model = VisionTransformer()
-    load_model(model, cell["base"])
+    model.load_state_dict(load(base))
     adapt(
         model,
         LoRADropoutConfig(

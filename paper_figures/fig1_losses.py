@@ -3,18 +3,20 @@
 import csv
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
 
+from lora_dropout.engines import Engine
 from lora_dropout.files import atomic_path
 from lora_dropout.provenance import provenance
+from lora_dropout.sweeps import Store, run_cells
 from paper_figures import digits_runs
 from paper_figures.digits_runs import make_cell, pretrained, run_cell
 from paper_figures.statistics import mean_interval
-from paper_figures.store import Store, run_cells
 from paper_figures.style import BLUE, RED, save_figure, use_style
 
 DROPOUT = 0.5  # the paper's rate
@@ -46,13 +48,20 @@ class Settings(NamedTuple):
     pretraining_epochs: int = 40
 
 
-def run(out: Path, *, settings: Settings | None = None, jobs: int = 2) -> list[Path]:
+def run(
+    out: Path,
+    *,
+    settings: Settings | None = None,
+    jobs: int | None = None,
+    engine: Engine = "local",
+) -> list[Path]:
     """Tune, train, draw and tabulate.
 
     Args:
         out: Folder of figures, tables and (in `cells/`) finished runs.
         settings: How much to compute; None is the default.
-        jobs: Worker processes.
+        jobs: Runs at a time; None takes all processors.
+        engine: Where they run, see `run_cells`.
 
     Returns:
         The files written.
@@ -60,7 +69,7 @@ def run(out: Path, *, settings: Settings | None = None, jobs: int = 2) -> list[P
     settings = settings or Settings()
     store = Store(out / "cells", code=[digits_runs.__file__])
     base = pretrained(store, epochs=settings.pretraining_epochs)
-    rates = tune(store, base, settings, jobs)
+    rates = tune(store, base, settings, jobs, engine)
     keys = [(method, seed) for method in METHODS for seed in settings.seeds]
     cells = [
         make_cell(
@@ -74,7 +83,10 @@ def run(out: Path, *, settings: Settings | None = None, jobs: int = 2) -> list[P
         )
         for method, seed in keys
     ]
-    values = run_cells(run_cell, cells, store=store, jobs=jobs, title="fig1: training")
+    compute = partial(run_cell, base=base)
+    values = run_cells(
+        compute, cells, store=store, jobs=jobs, engine=engine, title="fig1: training"
+    )
     runs: dict[Method, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for (method, _), value in zip(keys, values, strict=True):
         runs[method].append(value)
@@ -94,14 +106,17 @@ def run(out: Path, *, settings: Settings | None = None, jobs: int = 2) -> list[P
     return [*files, caption, origin]
 
 
-def tune(store: Store, base: Path, settings: Settings, jobs: int) -> dict[Method, float]:
+def tune(
+    store: Store, base: bytes, settings: Settings, jobs: int | None, engine: Engine
+) -> dict[Method, float]:
     """Choose a learning rate for each method on validation sets that share nothing with the test.
 
     Args:
         store: Where runs are kept.
         base: Weights of the pretrained model.
         settings: Rates and seeds to try.
-        jobs: Worker processes.
+        jobs: Runs at a time; None takes all processors.
+        engine: Where they run, see `run_cells`.
 
     Returns:
         Method -> the rate of the lowest mean validation loss at the end of training.
@@ -120,7 +135,10 @@ def tune(store: Store, base: Path, settings: Settings, jobs: int) -> dict[Method
         for method, rate in keys
         for seed in settings.tuning_seeds
     ]
-    values = run_cells(run_cell, cells, store=store, jobs=jobs, title="fig1: learning rates")
+    compute = partial(run_cell, base=base)
+    values = run_cells(
+        compute, cells, store=store, jobs=jobs, engine=engine, title="fig1: learning rates"
+    )
     losses = np.array([value["history"][-1]["held_out_loss"] for value in values])
     losses = losses.reshape(len(METHODS), len(settings.learning_rates), -1).mean(axis=-1)
     best = losses.argmin(axis=1)

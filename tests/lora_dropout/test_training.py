@@ -190,7 +190,7 @@ class Checkpointed(nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize(("mode", "n"), [("batched", 3), ("grouped", 3), ("loop", 1)])
+@pytest.mark.parametrize(("mode", "n"), [("batched", 3), ("grouped", 3), ("loop", 3)])
 def test_activation_checkpointing_recomputes_under_the_same_masks(mode: str, n: int) -> None:
     ends = []
     for recompute in (False, True):

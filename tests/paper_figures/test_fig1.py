@@ -63,7 +63,7 @@ def test_second_run_draws_the_same_without_training(output, monkeypatch, capsys)
     out, files = output
     before = {path: path.read_bytes() for path in files if path.suffix in (".csv", ".png", ".md")}
 
-    def no_training(cell):
+    def no_training(cell, **_):
         raise AssertionError("a finished cell was computed again")
 
     monkeypatch.setattr(fig1_losses, "run_cell", no_training)
@@ -72,7 +72,7 @@ def test_second_run_draws_the_same_without_training(output, monkeypatch, capsys)
     assert "LoRA + LoRA Dropout" in capsys.readouterr().out
 
 
-def test_tuning_takes_the_rate_of_the_lowest_validation_loss(monkeypatch, tmp_path):
+def test_tuning_takes_the_rate_of_the_lowest_validation_loss(monkeypatch):
     wanted = {m: TINY.learning_rates[i % 2] for i, m in enumerate(METHODS)}
 
     def fake(compute, cells, **_):
@@ -90,7 +90,7 @@ def test_tuning_takes_the_rate_of_the_lowest_validation_loss(monkeypatch, tmp_pa
         ]
 
     monkeypatch.setattr(fig1_losses, "run_cells", fake)
-    chosen = fig1_losses.tune(None, tmp_path / "base", TINY, 1)
+    chosen = fig1_losses.tune(None, b"weights", TINY, 1, "local")
     assert chosen == wanted
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paper_figures.store import Store, run_cells
+from lora_dropout.sweeps import Store, run_cells
 
 COMPUTED = []
 
@@ -20,17 +20,14 @@ def square(cell):
     return {"square": cell["x"] ** 2}
 
 
+def nothing(cell):
+    COMPUTED.append(cell["x"])
+
+
 def test_values_come_back_in_the_order_of_the_cells(tmp_path):
     cells = [{"x": x} for x in (3, 1, 2)]
     values = run_cells(square, cells, store=Store(tmp_path))
     assert values == [{"square": 9}, {"square": 1}, {"square": 4}]
-
-
-def test_worker_processes_give_the_same_values(tmp_path):
-    cells = [{"x": x} for x in range(5)]
-    one = run_cells(square, cells, store=Store(tmp_path / "one"), jobs=1)
-    two = run_cells(square, cells, store=Store(tmp_path / "two"), jobs=2)
-    assert one == two
 
 
 def test_finished_cells_are_not_computed_again(tmp_path):
@@ -76,9 +73,68 @@ def test_a_value_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_damaged_file_is_named_before_anything_is_computed(tmp_path):
+    store = Store(tmp_path)
+    store.put({"x": 2}, 5)
+    store.path({"x": 2}).write_text('{"cell": {"x": 2}, "va')
+    COMPUTED.clear()
+    with pytest.raises(ValueError, match=f"{store.path({'x': 2}).name} is damaged, remove it"):
+        run_cells(square, [{"x": 1}, {"x": 2}], store=store)
+    assert COMPUTED == []
+
+
+def test_none_is_a_value_and_equal_cells_are_one(tmp_path):
+    store = Store(tmp_path)
+    assert run_cells(nothing, [{"x": 1}, {"x": 2}, {"x": 1}], store=store) == [None] * 3
+    assert COMPUTED[-2:] == [1, 2]
+    COMPUTED.clear()
+    run_cells(nothing, [{"x": 1}], store=store)
+    assert COMPUTED == []
+
+
+def test_only_old_remains_of_killed_writers_are_removed(tmp_path):
+    store = Store(tmp_path)
+    store.put({"x": 1}, 5)
+    name = store.path({"x": 1}).name
+    young, old, others = (
+        tmp_path / n for n in (f".{name}.ab.tmp", f".{name}.cd.tmp", ".other.tmp")
+    )
+    for path in (young, old, others):
+        path.touch()
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    os.utime(others, (two_hours_ago, two_hours_ago))
+    run_cells(square, [{"x": 1}], store=store)
+    assert {path.name for path in tmp_path.iterdir()} == {name, young.name, others.name}
+
+
+def test_a_worker_with_other_code_is_refused(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    # The driver's digest, then the worker's.
+    digests = iter(["one", "two"])
+    monkeypatch.setattr("lora_dropout.sweeps.package_digest", lambda: next(digests))
+    with pytest.raises(RuntimeError, match="this worker has another lora_dropout"):
+        run_cells(square, [{"x": 1}], store=store)
+    assert store.get({"x": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 0}, "jobs must be at least 1, got jobs=0"),
+        ({"engine": "dask"}, "engine must be one of 'local', 'ray', got engine='dask'"),
+        ({"gpus_per_cell": 1}, "gpus_per_cell must be .*, got 1 with engine='local'"),
+        ({"gpus_per_cell": -1, "engine": "ray"}, "gpus_per_cell must be .*, got -1"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_cells(square, [{"x": 1}], store=Store(tmp_path), **options)
+
+
 WRITER = """
 import sys
-from paper_figures.store import Store
+from lora_dropout.sweeps import Store
 store = Store(sys.argv[1])
 for x in range(10**9):
     store.put({"x": x % 7}, list(range(20000)))

@@ -1,0 +1,214 @@
+"""LoRA Dropout on a model that PEFT adapted; what PEFT saves stays an ordinary adapter."""
+
+import warnings
+from typing import TypeVar
+
+import torch
+from peft.tuners.adalora.layer import SVDConv2d
+from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, ParamWrapper, _ConvNd
+from peft.tuners.lora.tp_layer import LoraParallelLinear
+from torch import nn
+
+from lora_dropout.config import Inference
+from lora_dropout.hf.attached_layer import (
+    AttachConfig,
+    AttachedLayer,
+    adapter_factors,
+    adapter_problem,
+    attached_class,
+    peft_class,
+)
+from lora_dropout.masked_layer import masked_layers
+from lora_dropout.masks import MaskLaw
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+_PREFIX = "base_model.model."
+# Layers whose update is no product with a linear layer's input.
+_OTHER_BASES = (
+    Embedding,
+    _ConvNd,
+    MultiheadAttention,
+    ParamWrapper,
+    LoraParallelLinear,
+    SVDConv2d,
+)
+_OWN = ("name", "config", "active", "rows")
+
+
+def attach(
+    model: ModelT,
+    *,
+    dropout: float = 0.5,
+    mask: MaskLaw = "row_column",
+    n_instances: int = 4,
+    rescale: bool = True,
+    inference: Inference = "mean",
+) -> ModelT:
+    """Put LoRA Dropout (arXiv 2404.09610) on a PEFT model with LoRA or AdaLoRA adapters, in place.
+
+    Linear layers, GPT-2's `Conv1D` and their quantised forms are masked; several adapters, also
+    active together, are too (each layer's masks cover all adapters active in it). In training
+    mode a forward pass draws one mask a layer; `LoRADropoutTrainer`, or `instance_losses` in a
+    loop of your own, trains by the N-instance loss (Eq. 7). In eval mode the masks are off, and
+    `ensemble_predict` or the trainer puts them on for the ensemble (Eq. 8). `sample_masks`,
+    `use_masks`, `instance_loss`, `ensemble_predict` and `fit` work as on an adapted model.
+
+    What is saved. `save_pretrained` writes what it wrote before: PEFT's factors, without masks.
+    Plain PEFT then computes the raw update B A. With `rescale` (the default here) the masked
+    update is divided by its mask's mean while training, so that B A is the mean of the masked
+    update: this model in eval mode, plain PEFT after loading, and PEFT's `merge_and_unload` all
+    compute the same mean network. Without it (the paper's Eq. 3) the mean is (1-p)^2 B A (law
+    `row_column`): this model in eval mode computes that (`inference="mean"`), but plain PEFT the
+    raw update, four times too large at p = 0.5. Then call `detach(model, fold=True)` before
+    saving, which multiplies the factors by that mean; a warning says so.
+
+    Args:
+        model: A `PeftModel`, or a transformers model after `add_adapter`.
+        dropout: Rate p in [0, 1) of the mask law.
+        mask: Mask law, see `MaskConfig`.
+        n_instances: Mask draws N of `LoRADropoutTrainer`.
+        rescale: Whether the masked update is divided by its mask's mean (see above).
+        inference: What the mask-free forward pass computes in eval mode without `rescale`: `mean`
+            (scaled to the mask's mean) or `raw` (the paper's Drop_train, and plain PEFT).
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If a setting is out of range, or a layer cannot be masked: DoRA and other
+            variants, `lora_bias`, `lora_dropout` above 0, layers that are not linear, merged
+            adapters, masks attached before. All reasons are given, and nothing is changed.
+    """
+    config = AttachConfig(
+        dropout=dropout, mask=mask, n_instances=n_instances, rescale=rescale, inference=inference
+    )
+    if masked_layers(model):
+        raise ValueError("model must have no masks yet, got one with masks: detach them first")
+    layers = _lora_layers(model)
+    if not layers:
+        raise ValueError(
+            "model must have LoRA or AdaLoRA layers (see peft.get_peft_model), "
+            f"got {type(model).__name__} without any"
+        )
+    problems = [problem for name, layer in layers.items() for problem in _problems(name, layer)]
+    if problems:
+        shown = "; ".join(problems[:5]) + f"; and {len(problems) - 5} more" * (len(problems) > 5)
+        raise ValueError(f"model cannot be masked: {shown}")
+    if config.inference == "mean" and config.mean_factor != 1.0:
+        warnings.warn(
+            f"with rescale=False save_pretrained writes factors whose update plain PEFT runs "
+            f"{1 / config.mean_factor:.3g} times larger than this model does: call "
+            "detach(model, fold=True) before saving",
+            UserWarning,
+            stacklevel=2,
+        )
+    for name, layer in layers.items():
+        layer.__class__ = attached_class(type(layer))
+        assert isinstance(layer, AttachedLayer)
+        layer.name, layer.config = name, config
+        layer.active, layer.rows = None, None
+    return model
+
+
+@torch.no_grad()
+def detach(model: ModelT, *, fold: bool = False) -> ModelT:
+    """Take the masks off again, in place.
+
+    Args:
+        model: A model after `attach`.
+        fold: Multiply the factors of the active adapters by what the mask-free forward pass
+            multiplies the update by, so that plain PEFT computes the same. Needed once, at the
+            end of training without `rescale`; with `rescale` there is nothing to fold.
+
+    Returns:
+        The same model; its layers are again what PEFT made them.
+
+    Raises:
+        ValueError: If no masks are attached.
+    """
+    config = attached_config(model)
+    factor = config.mean_factor if config.inference == "mean" else 1.0
+    for layer in _attached(model).values():
+        if fold and factor != 1.0:
+            for adapter in layer._adapters():
+                factors = layer.lora_B[adapter]  # type: ignore[index]
+                getattr(factors, "weight", factors).mul_(factor)
+        layer.__class__ = peft_class(layer)
+        for attribute in _OWN:
+            del layer.__dict__[attribute]
+    return model
+
+
+def attached_config(model: nn.Module) -> AttachConfig:
+    """The settings of `attach`.
+
+    Args:
+        model: A model after `attach`.
+
+    Returns:
+        Its settings.
+
+    Raises:
+        ValueError: If no masks are attached, or a LoRA layer came later and has none.
+    """
+    attached = _attached(model)
+    if not attached:
+        raise ValueError(f"model must have masks (see attach), got {type(model).__name__}")
+    later = sorted(n for n, m in _lora_layers(model).items() if not isinstance(m, AttachedLayer))
+    if later:
+        raise ValueError(
+            f"layer {later[0]!r} got its adapter after attach and is not masked: detach, then "
+            "attach again"
+        )
+    return next(iter(attached.values())).config
+
+
+def _attached(model: nn.Module) -> dict[str, AttachedLayer]:
+    return {n: m for n, m in masked_layers(model).items() if isinstance(m, AttachedLayer)}
+
+
+def _lora_layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name.removeprefix(_PREFIX): module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+def _problems(name: str, layer: nn.Module) -> list[str]:
+    assert isinstance(layer, LoraLayer)
+    base = type(layer.get_base_layer()).__name__
+    if isinstance(layer, ParamWrapper):
+        return [
+            f"layer {name!r} is a bare parameter, not a linear layer: leave it out of "
+            "target_parameters"
+        ]
+    if isinstance(layer, _OTHER_BASES):
+        return [
+            f"layer {name!r} on {base} is not linear, its update has no rows and columns to mask: "
+            "leave it out of target_modules"
+        ]
+    if "forward" in layer.__dict__:
+        return [
+            f"layer {name!r} has had its forward pass replaced, as accelerate's dispatch does: "
+            "attach before that"
+        ]
+    if layer.merged:
+        return [f"layer {name!r} is merged: call unmerge_adapter() first"]
+    problems = []
+    for adapter in layer.active_adapters:
+        if adapter not in layer.lora_A:
+            continue
+        problem = adapter_problem(layer, adapter)
+        if problem is None:
+            A, B = adapter_factors(layer, adapter)
+            if (A.shape[1:], B.shape[:1]) != ((layer.in_features,), (layer.out_features,)):
+                problem = (
+                    f"factors of shapes {tuple(A.shape)}, {tuple(B.shape)} are not those of a "
+                    f"linear layer {layer.in_features} -> {layer.out_features}: leave it out of "
+                    "target_modules"
+                )
+        if problem:
+            problems.append(f"layer {name!r}, adapter {adapter!r}: {problem}")
+    return problems

@@ -1,0 +1,114 @@
+"""What every masked layer has in common, wherever its factors live: a name, a mask, its use."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from lora_dropout.config import Inference, MaskConfig
+from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
+
+Active = LayerMask | Inference | None
+
+
+class MaskedLayer(nn.Module, ABC):
+    """A layer whose low-rank update is masked.
+
+    A forward pass adds the update of the active mask. Without an active mask, training mode
+    draws a fresh one from torch's global generator (one a forward, as `nn.Dropout` would), and
+    eval mode follows `config.inference`.
+
+    Attributes:
+        name: Qualified name; it keys the layer's masks.
+        config: Mask settings.
+        active: The mask, or mask-free mode, of the passes to come (see `use_masks`).
+        rows: Number of examples in the passes to come, where known.
+    """
+
+    name: str
+    config: MaskConfig
+    active: Active
+    rows: int | None
+
+    @property
+    @abstractmethod
+    def spec(self) -> LayerSpec:
+        """What a mask of this layer must fit."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the factors are, and the masks are wanted."""
+
+    @property
+    @abstractmethod
+    def merged(self) -> bool:
+        """Whether the update now sits in the base weight."""
+
+    def _check_rows(self, x: Tensor, n_instances: int) -> None:
+        if self.rows is None or n_instances == 1 or x.dim() < 2:
+            return
+        # Examples flattened into their tokens still fall into whole blocks if N divides the batch.
+        step = self.rows if self.rows % n_instances == 0 else None
+        if x.shape[0] == self.rows or (step is not None and x.shape[0] % step == 0):
+            return
+        raise ValueError(
+            f"layer {self.name!r} must get the batch of {self.rows} rows in its leading dimension "
+            f"to run {n_instances} instances in one pass, got x of shape {tuple(x.shape)}; "
+            "run one instance a pass (mode='loop')"
+        )
+
+    def _inference_factor(self, inference: Inference) -> float:
+        return self.config.mean_factor if inference == "mean" else 1.0
+
+    def _mask_and_factor(self, device: torch.device) -> tuple[LayerMask | None, float]:
+        active = self.active
+        if active is None and self.training:
+            # From the CPU generator, which activation checkpointing saves and restores.
+            seed = torch.randint(-(2**63), 2**63 - 1, (1,))
+            active = draw_layer_masks([self.spec], seed, device=device)[self.name]
+        if isinstance(active, LayerMask):
+            return active, self.config.mask_scale
+        return None, self._inference_factor(active or self.config.inference)
+
+
+def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
+    """The masked layers of a model, adapted or attached.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Layer name (as the layer knows it) -> layer, sorted by name; empty without any.
+
+    Raises:
+        ValueError: If two layers have one name, as after `adapt` on two parts of a model: their
+            masks would be the same.
+    """
+    layers = [m for m in model.modules() if isinstance(m, MaskedLayer)]
+    found = {layer.name: layer for layer in layers}
+    if len(found) < len(layers):
+        names = sorted(layer.name for layer in layers)
+        raise ValueError(f"adapter names must be unique in a model, got {names}")
+    return dict(sorted(found.items()))
+
+
+def need_masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
+    """The masked layers of a model that must have some.
+
+    Args:
+        model: An adapted model, or a PEFT model with masks attached.
+
+    Returns:
+        Layer name -> layer, sorted by name.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = masked_layers(model)
+    if not found:
+        raise ValueError(
+            f"model must have adapters (see adapt), got {type(model).__name__}; on a PEFT model "
+            "call lora_dropout.hf.attach first"
+        )
+    return found

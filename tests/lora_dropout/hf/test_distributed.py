@@ -1,0 +1,78 @@
+"""Two processes: independent masks a rank, reproducible, the single process's gradients."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_dropout import ensemble_predict, sample_masks
+from lora_dropout.hf import attach
+from lora_dropout.hf.trainer import step_seeds
+from tests.lora_dropout.hf.models import batch, peft_model
+from tests.lora_dropout.hf.test_trainer import ROUTE, counted, reference
+from tests.lora_dropout.hf.two_ranks import MODES
+from tests.lora_dropout.strategies import close, generator
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+ROOT = Path(__file__).parents[3]
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    "accelerate": [
+        "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
+        "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, "-m", *LAUNCHERS[request.param]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
+    done = subprocess.run(
+        [*command, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ranks(folder: Path, mode: str) -> None:
+    ranks = [torch.load(folder / f"{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model = attach(peft_model("llama"), n_instances=2).train()
+    first = min(layer for layer in sample_masks(model).layers)
+    parts, seeds = [], []
+    for rank, state in enumerate(ranks):
+        assert len(state["seen"]) == 2
+        for micro, part in enumerate(state["seen"]):
+            drawn = step_seeds(2, seed=7, rank=rank, step=0, micro_step=micro)
+            masks = sample_masks(model, seeds=drawn)
+            assert torch.equal(masks.layers[first].rows, state["rows"][micro])
+            parts.append(part)
+            seeds.append(drawn)
+    drawn_rows = torch.cat([rows for state in ranks for rows in state["rows"]])
+    assert len(drawn_rows.unique(dim=0)) == len(drawn_rows) == 8
+    # Every rank ends with the step along the gradient of the mean over all labels.
+    _, gradients = reference(model, parts, seeds, mode, sum(map(counted, parts)))
+    start = dict(model.named_parameters())
+    for state in ranks:
+        assert state["weights"].keys() == gradients.keys()
+        for name, weight in state["weights"].items():
+            close(weight, start[name].detach() - gradients[name], ROUTE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ranks_predict_as_one_ensemble(folder: Path, mode: str) -> None:
+    ranks = [torch.load(folder / f"{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model = attach(peft_model("llama"), n_instances=2).eval()
+    model.load_state_dict(ranks[0]["weights"], strict=False)
+    inputs = {k: v for k, v in batch("llama", 16, seed=3).items() if k != "labels"}
+    masks = sample_masks(model, n_instances=2, generator=generator(7 + 2**32))
+    expected = ensemble_predict(model, inputs, masks=masks)
+    found = torch.load(folder / f"{mode}-0-predictions.pt", weights_only=True)
+    assert found.shape == expected.shape
+    close(found, expected, ROUTE)

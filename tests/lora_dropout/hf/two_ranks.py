@@ -1,0 +1,65 @@
+"""What `test_distributed.py` starts twice: one optimiser step, and what each rank saw, on disk."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_dropout.hf import LoRADropoutTrainer, attach
+from lora_dropout.model_masks import Masks
+from tests.lora_dropout.hf.models import peft_model
+from tests.lora_dropout.hf.test_trainer import Rows, arguments
+
+MODES = ("loop", "batched", "grouped")
+
+
+class Recorder(LoRADropoutTrainer):
+    """Keeps the batches and the masks of this rank."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: list[dict[str, Any]] = []
+        self.rows: list[torch.Tensor] = []
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        self.seen.append({k: v.clone() for k, v in inputs.items()})
+        return super().training_step(model, inputs, *more)
+
+    def _next_masks(self) -> Masks:
+        masks = super()._next_masks()
+        first = min(masks.layers)
+        rows = masks.layers[first].rows
+        assert rows is not None
+        self.rows.append(rows)
+        return masks
+
+
+def main(folder: Path) -> None:
+    for mode in MODES:
+        model = attach(peft_model("llama"), n_instances=2)
+        data = Rows("llama", 16)
+        data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
+        run = Recorder(
+            model,
+            arguments(
+                folder / "run", max_steps=1, gradient_accumulation_steps=2, optim="sgd",
+                learning_rate=1.0, lr_scheduler_type="constant", ddp_backend="gloo",
+                per_device_train_batch_size=2,
+            ),
+            train_dataset=data,
+            mode=mode,
+        )  # fmt: skip
+        run.train()
+        rank = run.args.process_index
+        weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        state = {"seen": run.seen, "rows": run.rows, "weights": weights}
+        torch.save(state, folder / f"{mode}-{rank}.pt")
+        scores = run.predict(data).predictions  # type: ignore[arg-type]
+        torch.save(torch.from_numpy(scores), folder / f"{mode}-{rank}-predictions.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
