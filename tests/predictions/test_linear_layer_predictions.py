@@ -24,7 +24,7 @@ from tests.predictions.strategies import LayerProblem, correlated, layer_problem
 FEW = settings(max_examples=6)
 RATES = np.array([0.02, 0.06, 0.1, 0.15, 0.3, 0.5, 0.7, 0.9])
 
-# --- sparsity -------------------------------------------------------------------------------------
+# --- sparsity ----------------------------------------------------------------------------------
 
 
 def check_sparsity(problem: LayerProblem, share=lambda p: drop_probability(dropout=p)):
@@ -70,7 +70,7 @@ def test_another_addition_is_caught(added):
     caught(lambda problem: check_rank_masks(problem, added), layer_problems())
 
 
-# --- the ensemble -----------------------------------------------------------------------------------
+# --- the ensemble ------------------------------------------------------------------------------
 
 
 def check_ensemble(problem: LayerProblem, excess=lambda variance, size: variance / size):
@@ -109,7 +109,7 @@ def test_another_excess_is_caught(excess):
     caught(lambda problem: check_ensemble(problem, excess), layer_problems())
 
 
-# --- against ordinary dropout ----------------------------------------------------------------------
+# --- against ordinary dropout ------------------------------------------------------------------
 
 
 def check_equivalence(problem: LayerProblem, rate=lambda p: drop_probability(dropout=p)):
@@ -149,7 +149,7 @@ def test_variance_formula_against_every_mask(problem):
     check_equal(formula, variance)
 
 
-# --- the gap and the risks over p --------------------------------------------------------------------
+# --- the gap and the risks over p --------------------------------------------------------------
 
 
 @FEW
@@ -191,15 +191,18 @@ def test_training_risk_rises_with_p(n, rho, noise):
 @FEW
 @given(st.sampled_from([20, 40]), st.floats(0.1, 2.0), st.integers(0, 10**6))
 def test_test_risk_is_u_shaped_in_p(n, noise, seed):
-    """At the rates of the limit's fall and rise: the ends are worse than the best rate between."""
+    """It falls from p = 0.001 to its best rate and rises from there: the more noise, the later."""
+    rates = np.geomspace(0.001, 0.95, 16)
     found = sampled_dropout_risks(
-        n=n, second_moment=np.eye(10), dropout=RATES, samples=60, seed=seed
+        n=n, second_moment=np.eye(10), dropout=rates, samples=60, seed=seed
     )
     risk = found.test(noise_to_signal=noise).mean(axis=0)
     best = int(risk.argmin())
-    assert 0 < best < len(RATES) - 1
+    assert 0 < best < len(rates) - 1
     check_monotone(risk[: best + 1], "decreasing")
     check_monotone(risk[best:], "increasing")
+    noisier = found.test(noise_to_signal=4 * noise).mean(axis=0)
+    assert noisier.argmin() >= best
 
 
 def test_raw_inference_keeps_the_gap_that_the_ensemble_loses():
