@@ -73,7 +73,7 @@ def check_loss(stack: Stack, inputs: Inputs, targets: Tensor, loss_fn: LossFn) -
         and (targets == _IGNORED).any()
     ):
         raise ValueError(
-            "targets must have no label -100: the mean over the labels left is no mean over examples"
+            "targets must have no label -100: a mean over the labels left is none over examples"
         )
     stack.model.eval()
     outputs = call_model(stack.model, map_inputs(lambda t: t[:_CHECKED], inputs))

@@ -148,7 +148,11 @@ class Chunk:
         self.diverged.copy_(state["diverged"])
 
     def _gradient(self, chosen: Tensor, seeds: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Masked loss of each replica, shape (K,), and the objective's gradient, (K, P)."""
+        """One step's loss and gradient.
+
+        Returns:
+            (masked loss of each replica, shape (K,); the objective's gradient, shape (K, P)).
+        """
         if self.dealt:
             shape = (seeds.shape[1], -1)
             chosen, weights = chosen.unflatten(1, shape), weights.unflatten(1, shape)
@@ -181,7 +185,11 @@ class Chunk:
         return torch.where(weights > 0, losses * weights, 0.0).sum()
 
     def _schedule(self) -> tuple[Tensor, Tensor]:
-        """Rate factor and step number of each step of this epoch and replica, shape (S, K)."""
+        """This epoch's schedule.
+
+        Returns:
+            (rate factor, step number) of each step of each replica, both of shape (S, K).
+        """
         steps = self.order.steps
         most = int(steps.max())
         counts = self.epoch * steps + torch.arange(1, most + 1)[:, None]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_dropout.batching import Inputs, LossFn, map_inputs
+from lora_dropout.batching import LossFn, map_inputs
 from lora_dropout.checkpoint import (
     fingerprint,
     load_checkpoint,
@@ -23,8 +23,8 @@ from lora_dropout.checkpoint import (
 from lora_dropout.checks import check_count
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
+from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.replica import Replica
 from lora_dropout.replicas.result import Replicas
 from lora_dropout.replicas.stack import Stack

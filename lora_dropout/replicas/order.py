@@ -87,10 +87,14 @@ class BatchOrder:
 
 
 def _layout(sizes: Tensor, batch_size: int, blocks: int) -> tuple[Tensor, Tensor]:
-    """Position in the run's order of each place, shape (K, S, slots), and its weight (S, K, slots).
+    """Lay out the places of an epoch.
 
     A batch of b examples falls into blocks of ceil(b / blocks) consecutive ones, as in
     `masked_update`; the blocks of a small batch are filled up apart from each other.
+
+    Returns:
+        (position in the run's order of each place, shape (K, S, slots); its weight, shape
+        (S, K, slots)).
     """
     n_steps = int(-(-sizes.max() // batch_size))
     width = -(-batch_size // blocks)

@@ -121,7 +121,9 @@ class Replicas:
                 for part in split_inputs(inputs, max_rows)
             ]
             done.append(torch.cat(parts, dim=1))
-        return torch.cat(done)[torch.tensor(sum(groups, []), device=device).argsort()]
+        return torch.cat(done)[
+            torch.tensor([k for chosen in groups for k in chosen], device=device).argsort()
+        ]
 
     def _check_fits(self, here: Mapping[str, Tensor]) -> None:
         shapes = {name: tuple(p.shape) for name, p in here.items()}

@@ -193,7 +193,7 @@ class Stack:
                         self.config.mask,
                         1,
                         dropout=masks.dropout,
-                        **own,  # type: ignore[arg-type]
+                        **own,
                     )
 
             def model(*args: Tensor, **named: Tensor) -> object:

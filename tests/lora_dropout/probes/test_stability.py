@@ -22,7 +22,7 @@ def least_squares(n: int = 12) -> tuple[nn.Module, tuple[torch.Tensor, torch.Ten
 
 
 CONVERGED = FitConfig(
-    epochs=150, batch_size=64, learning_rate=0.1, schedule="cosine", max_grad_norm=None
+    epochs=1000, batch_size=64, learning_rate=0.1, schedule="cosine", max_grad_norm=None
 )
 
 
