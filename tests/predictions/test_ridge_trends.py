@@ -1,4 +1,4 @@
-"""The predicted trends over p on sparsity-regularised ridge, each in a regime that the map names."""
+"""The predicted trends over p on sparsity-regularised ridge, each in a regime from the map."""
 
 import numpy as np
 import pytest
