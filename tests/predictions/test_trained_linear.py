@@ -23,8 +23,8 @@ from lora_dropout import FitConfig, LoRADropoutConfig, adapt, predict
 from lora_dropout.probes.stability import replace_one
 from lora_dropout.replicas import Replica, fit_replicas
 
-# The package exports a function of the same name.
-adapters_module = importlib.import_module("lora_dropout.adapters")
+# Where masks are drawn and put to use.
+masked_layer = importlib.import_module("lora_dropout.masked_layer")
 
 IN, OUT, N = 4, 3, 32
 SEEDS = 8
@@ -224,18 +224,18 @@ def test_masks_are_shared_in_training_and_off_at_evaluation() -> None:
 
 
 def test_a_mask_that_is_not_shared_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = adapters_module.draw_layer_masks
+    right = masked_layer.draw_layer_masks
 
     def one_each(layers: Any, seeds: Tensor, **arguments: Any) -> Any:
         return right(layers, seeds + torch.arange(16), **arguments)
 
-    monkeypatch.setattr(adapters_module, "draw_layer_masks", one_each)
+    monkeypatch.setattr(masked_layer, "draw_layer_masks", one_each)
     with pytest.raises(AssertionError):
         check_one_mask_a_pass(_untrained())
 
 
 def test_masks_on_at_evaluation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = adapters_module.AdapterLinear._mask_and_factor
+    right = masked_layer.MaskedLayer._mask_and_factor
 
     def always(self: Any, device: torch.device) -> Any:
         self.training = True
@@ -244,6 +244,6 @@ def test_masks_on_at_evaluation_are_caught(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             self.training = False
 
-    monkeypatch.setattr(adapters_module.AdapterLinear, "_mask_and_factor", always)
+    monkeypatch.setattr(masked_layer.MaskedLayer, "_mask_and_factor", always)
     with pytest.raises(AssertionError):
         check_no_mask_at_evaluation(_untrained())
