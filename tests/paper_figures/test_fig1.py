@@ -1,8 +1,10 @@
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.testing.compare import compare_images
 from scipy import stats
 
 from paper_figures import fig1_losses
@@ -109,3 +111,22 @@ def test_command_lists_figures_and_refuses_unknown_ones(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["run", "fig99"])
     assert "no figure named fig99" in capsys.readouterr().err
+
+
+GALLERY = Path(fig1_losses.__file__).parent / "gallery"
+
+
+def test_the_gallery_redraws_from_its_numbers(tmp_path):
+    runs = {method: {} for method in METHODS}
+    labels = {method.label: method for method in METHODS}
+    for row in read(GALLERY / "fig1_losses.csv"):
+        record = {key: float(row[key]) for key in ("step", "train_loss", "held_out_loss", "gap")}
+        runs[labels[row["method"]]].setdefault(int(row["seed"]), []).append(record)
+    histories = {m: [{"history": h} for h in by_seed.values()] for m, by_seed in runs.items()}
+    fig1_losses.draw(histories, tmp_path / "again")
+    committed, redrawn = GALLERY / "fig1_losses.png", tmp_path / "again.png"
+    assert compare_images(str(committed), str(redrawn), tol=2.0) is None
+    for row in read(GALLERY / "fig1_table.csv"):
+        if row["gap"]:
+            gaps = [run["history"][-1]["gap"] for run in histories[labels[row["method"]]]]
+            assert math.isclose(float(row["gap"]), np.mean(gaps), rel_tol=1e-9)

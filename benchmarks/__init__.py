@@ -1,0 +1,1 @@
+"""Measurements of cost, kept with their provenance in `results/`: `python -m benchmarks.NAME`."""
