@@ -12,7 +12,7 @@ from typing import Any
 from lora_dropout.files import atomic_path
 from lora_dropout.provenance import provenance
 
-NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_bounds")
+NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_ensemble", "digits_bounds")
 
 
 def measure(name: str, *, out: Path, work: Path, settings: Any = None) -> Path:
