@@ -9,10 +9,10 @@ different part each round (`timed_in_a_round`), and their throughput is that par
 depend on how many follow, since runs share nothing (joblib's workers are started before). Before
 that the factors that each way ends with are compared on the same runs.
 
-One thread in each process, here and in joblib's workers; so `fit_replicas` uses one core where
-joblib uses all. `fit` evaluates twice (before and after training, mask-free), the least it can.
-Processor seconds are beside the times of the loop and of `fit_replicas`, as others' load does not
-lengthen these.
+`fit_replicas` and the loop run on one core; joblib has a process of one thread for each core, and
+`fit_replicas` is timed with as many threads too. `fit` evaluates twice (before and after training,
+mask-free), the least it can. Processor seconds are beside the times of what runs on one core, as
+others' load lengthens these less.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from benchmarks.report import origin, spread, synchronize, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, trainable_parameters
 from lora_dropout.batching import LossFn
 from lora_dropout.evaluation import Data
@@ -40,6 +40,7 @@ from lora_dropout.tasks.digits import digits_pool
 from lora_dropout.tasks.vit import VisionTransformer
 
 EXAMPLES = 32
+ALL_CORES = "fit_replicas, all cores"
 
 
 @dataclass(frozen=True)
@@ -84,27 +85,21 @@ def problems() -> dict[str, Problem]:
     linear = nn.Sequential(nn.Linear(16, 8))
     two = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
     images, digits = (part[:64] for part in digits_pool()[0])
-    batched = replace(config, epochs=5, batch_size=32)
+
+    def digits_problem(**changes: Any) -> Problem:
+        model = _adapted(VisionTransformer(), rank=8, target_modules=r"blocks\..*")
+        own = replace(config, **{"epochs": 5, "batch_size": 32, **changes})
+        return Problem(model, (images, digits), own, F.cross_entropy, 32, 4)
+
     return {
         "linear layer, 16 -> 8": Problem(_adapted(linear), (x, y), config, F.mse_loss, 512, 32),
         "two layers, 16 -> 32 -> 4": Problem(
             _adapted(two), (x, labels), config, F.cross_entropy, 512, 32
         ),
-        "digits transformer, batched": Problem(
-            _adapted(VisionTransformer(), rank=8, target_modules=r"blocks\..*"),
-            (images, digits),
-            batched,
-            F.cross_entropy,
-            32,
-            4,
-        ),
-        "digits transformer, grouped": Problem(
-            _adapted(VisionTransformer(), rank=8, target_modules=r"blocks\..*"),
-            (images, digits),
-            replace(batched, mode="grouped"),
-            F.cross_entropy,
-            32,
-            4,
+        "digits transformer, batches of 32, each under 4 masks": digits_problem(),
+        "digits transformer, batches of 32 dealt to 4 masks": digits_problem(mode="grouped"),
+        "digits transformer, batches of 8 dealt to 4 masks": digits_problem(
+            mode="grouped", batch_size=8, epochs=2
         ),
     }
 
@@ -139,8 +134,11 @@ def alone(problem: Problem, run: Replica, device: str) -> dict[str, Tensor]:
     return {name: p.detach().cpu() for name, p in trainable_parameters(model).items()}
 
 
-def together(problem: Problem, chosen: Sequence[Replica], device: str) -> dict[str, Tensor]:
+def together(
+    problem: Problem, chosen: Sequence[Replica], device: str, threads: int
+) -> dict[str, Tensor]:
     """All runs by `fit_replicas`; their factors, stacked."""
+    torch.set_num_threads(threads)
     trained = fit_replicas(
         problem.model,
         problem.data,
@@ -155,7 +153,7 @@ def together(problem: Problem, chosen: Sequence[Replica], device: str) -> dict[s
 
 
 def check(problem: Problem, ways: dict[str, Callable[[Sequence[Replica]], Any]]) -> float:
-    """Largest relative difference between the final factors of the three ways, on `timed` runs.
+    """Largest relative difference between the final factors of all ways, on `timed` runs.
 
     Raises:
         AssertionError: If it is above the problem's tolerance, or the masks made no difference.
@@ -165,6 +163,7 @@ def check(problem: Problem, ways: dict[str, Callable[[Sequence[Replica]], Any]])
     worst = 0.0
     for name, values in found["fit_replicas"].items():
         assert not torch.equal(values[0], values[1]), f"{name}: two seeds ended alike"
+        worst = max(worst, float((values - found[ALL_CORES][name]).abs().max()))
         for other in ("loop", "joblib"):
             for value, want in zip(values, found[other], strict=True):
                 scale = float(want[name].abs().max())
@@ -181,15 +180,17 @@ def measure(name: str, problem: Problem, *, device: str, rounds: int) -> dict[st
         task = joblib.delayed(alone)
 
         ways: dict[str, Callable[[Sequence[Replica]], Any]] = {
-            "fit_replicas": lambda chosen: together(problem, chosen, device),
+            "fit_replicas": lambda chosen: together(problem, chosen, device, 1),
+            ALL_CORES: lambda chosen: together(problem, chosen, device, jobs),
             "loop": lambda chosen: [alone(problem, run, device) for run in chosen],
             "joblib": lambda chosen: pool(task(problem, run, device) for run in chosen),
         }
         difference = check(problem, ways)  # which also starts the workers and warms up
         sizes = {
             "fit_replicas": problem.replicas,
+            ALL_CORES: problem.replicas,
             "loop": problem.timed,
-            "joblib": 2 * problem.timed,
+            "joblib": jobs * problem.timed,
         }
         wall: dict[str, list[float]] = {way: [] for way in ways}
         processor: dict[str, list[float]] = {way: [] for way in ways}
@@ -218,6 +219,8 @@ def measure(name: str, problem: Problem, *, device: str, rounds: int) -> dict[st
         "processor_milliseconds_a_replica": {w: spread(1000 * s) for w, s in used_seconds.items()},
         "throughput_over_loop": spread(seconds["loop"] / seconds["fit_replicas"]),
         "throughput_over_joblib": spread(seconds["joblib"] / seconds["fit_replicas"]),
+        "throughput_over_loop_all_cores": spread(seconds["loop"] / seconds[ALL_CORES]),
+        "throughput_over_joblib_all_cores": spread(seconds["joblib"] / seconds[ALL_CORES]),
         "throughput_over_loop_by_processor_time": spread(
             used_seconds["loop"] / used_seconds["fit_replicas"]
         ),
