@@ -59,12 +59,12 @@ def test_seeded() -> None:
 
 
 def test_the_interval_of_a_mean_covers() -> None:
-    # Expected NLL of calibrated forecasts, by a large sample; 60 samples of 50 examples.
+    # Expected NLL of calibrated forecasts, by a large sample; 60 samples of 50.
     logits, targets = problem(20000, seed=99)
     truth = negative_log_likelihood(logits.softmax(dim=1), targets)
     hits = 0
     for seed in range(60):
-        found = prediction_quality(*problem(50, seed=seed), resamples=100, confidence=0.9)
+        found = prediction_quality(*problem(50, seed=seed), resamples=50, confidence=0.9)
         hits += found.nll.interval.low <= truth <= found.nll.interval.high
     # Percentile intervals cover a little less than they say; 0.8 is far off for neither side.
     assert stats.binomtest(hits, 60, 0.8).pvalue > 1e-3 and hits < 60

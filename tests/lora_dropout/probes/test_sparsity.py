@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lora_dropout import adapters, sample_masks
+from lora_dropout import LoRADropoutConfig, adapters, sample_masks
 from lora_dropout.probes import sparsity
 from lora_dropout.probes.sparsity import realised_sparsity
 from tests.lora_dropout.probes.problems import linear_model
@@ -37,7 +37,7 @@ def test_zeros_of_the_masked_update(mask: str) -> None:
 
 
 def test_layers_are_weighted_by_their_entries() -> None:
-    model = two_layers(0.5)
+    model = two_layers(LoRADropoutConfig(rank=2, dropout=0.5))
     got = realised_sparsity(model, n_draws=20, generator=generator(2))
     sizes = {n: a.base_layer.weight.numel() for n, a in adapters(model).items()}
     assert len(sizes) == 2 and len(set(got.layers.values())) == 2
