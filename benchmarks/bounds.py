@@ -81,9 +81,7 @@ def imports(rounds: int) -> list[dict[str, Any]]:
         seen = time_in_turn(functions, rounds=rounds, title=f"import {ours}")
         added = float(np.median(seen[ours] - seen[base]))
         rows.append(
-            ratio_row(
-                seen, ours, base, added_seconds=round(added, 3), target_added_seconds=target
-            )
+            ratio_row(seen, ours, base, added_seconds=round(added, 3), target_added_seconds=target)
         )
     return rows
 
@@ -97,4 +95,6 @@ def run(rounds: int) -> list[dict[str, Any]]:
     Returns:
         The rows.
     """
-    return [row for case in (leave_one_out_of_1000, million_bounds, imports) for row in case(rounds)]
+    return [
+        row for case in (leave_one_out_of_1000, million_bounds, imports) for row in case(rounds)
+    ]

@@ -171,8 +171,6 @@ def run(device: torch.device, rounds: int) -> list[dict[str, Any]]:
     Returns:
         The rows.
     """
-    settle: Callable[[], object] = (
-        torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    )
+    settle: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     cases = (masked_against_plain, instances, ensembles, inference)
     return [row for case in cases for row in case(device, rounds, settle)]

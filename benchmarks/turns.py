@@ -1,5 +1,6 @@
-"""Timing in turn: everything that is compared runs in one process, one after the other, again and
-again, so that a busy machine slows all of it alike; what is reported is ratios, turn by turn.
+"""Timing in turn: what is compared runs in one process, one after the other, again and again.
+
+A busy machine slows all of it alike; what is reported is ratios, turn by turn.
 """
 
 import time
@@ -7,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from tqdm import tqdm
+
+from benchmarks.report import spread
 
 
 def time_in_turn(
@@ -39,21 +42,6 @@ def time_in_turn(
             if number >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in seconds.items()}
-
-
-def spread(values: np.ndarray, digits: int = 4) -> dict[str, float]:
-    """Median and quartiles.
-
-    Args:
-        values: Numbers.
-        digits: Significant digits kept.
-
-    Returns:
-        `lower_quartile`, `median`, `upper_quartile`.
-    """
-    names = ("lower_quartile", "median", "upper_quartile")
-    quartiles = np.quantile(values, [0.25, 0.5, 0.75])
-    return {n: float(f"{q:.{digits}g}") for n, q in zip(names, quartiles, strict=True)}
 
 
 def ratio_row(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lora_dropout.checks import check_count
 
@@ -32,6 +31,9 @@ def expected_calibration_error(
     """
     check_count("n_bins", n_bins)
     probabilities = check_probabilities(probabilities, targets).float()
+    # Imported here: it brings transformers and matplotlib along, seconds in every process.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     error = multiclass_calibration_error(
         probabilities.clamp(max=_BELOW_ONE),
         targets,
