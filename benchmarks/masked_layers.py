@@ -1,6 +1,7 @@
 """Masks, instances and ensembles against the plain passes that they replace."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def instances(device: torch.device, rounds: int, settle: Callable[[], object]) -
     images, labels = _batch(8, device)
     masks = sample_masks(model, n_instances=4, generator=torch.Generator().manual_seed(0))
     modes: tuple[InstanceMode, ...] = ("loop", "batched")
-    losses = [float(instance_loss(model, images, labels, masks=masks, mode=m)) for m in modes]
+    losses = [instance_loss(model, images, labels, masks=masks, mode=m).item() for m in modes]
     assert abs(losses[0] - losses[1]) < 1e-5 * abs(losses[0]), losses
     rows = []
     for size in (4, 32, 128):
@@ -96,8 +97,8 @@ def ensembles(device: torch.device, rounds: int, settle: Callable[[], object]) -
         torch.testing.assert_close(at_once, passes(images), rtol=1e-4, atol=1e-5)
         seen = time_in_turn(
             {
-                "ensemble of 16": lambda x=images: ensemble_predict(model, x, masks=masks),
-                "16 passes": lambda x=images: passes(x),
+                "ensemble of 16": partial(ensemble_predict, model, images, masks=masks),
+                "16 passes": partial(passes, images),
             },
             rounds=rounds,
             settle=settle,
@@ -135,18 +136,24 @@ def inference(device: torch.device, rounds: int, settle: Callable[[], object]) -
 def masked_against_plain(
     device: torch.device, rounds: int, settle: Callable[[], object]
 ) -> list[dict]:
-    """One training step, N = 1: masks of the paper against no dropout, and against nn.Dropout."""
-    steps, images, labels = {}, *_batch(32, device)
+    """One training step, N = 1: masks of the paper against no dropout, and against nn.Dropout.
+
+    `fit` and the Trainer draw the masks of all layers at once; in a loop of one's own each layer
+    draws as its forward pass comes to it.
+    """
+    images, labels = _batch(32, device)
+    steps = {"masks on (fit)": _step(32, 1, "batched", device)}
     for name, mask, rate in (
-        ("masks on", "row_column", 0.5),
+        ("masks on (own loop)", "row_column", 0.5),
         ("no dropout", "none", 0.0),
         ("activation dropout", "activation", 0.1),
     ):
         steps[name] = _plain_step(digits_model(rate, device, mask).train(), images, labels)
     seen = time_in_turn(steps, rounds=2 * rounds, settle=settle, title="step")
     return [
-        ratio_row(seen, "masks on", "no dropout", batch=32, target=1.02),
-        ratio_row(seen, "masks on", "activation dropout", batch=32, target=1.0),
+        ratio_row(seen, "masks on (fit)", "no dropout", batch=32, target=1.02),
+        ratio_row(seen, "masks on (own loop)", "no dropout", batch=32, target=1.02),
+        ratio_row(seen, "masks on (fit)", "activation dropout", batch=32, target=1.0),
     ]
 
 
