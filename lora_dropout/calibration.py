@@ -1,7 +1,6 @@
 """Expected calibration error, thin over torchmetrics."""
 
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lora_dropout.checks import check_count
 
@@ -25,6 +24,9 @@ def expected_calibration_error(
     Raises:
         ValueError: If shapes do not fit or a row is no probability vector.
     """
+    # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     check_count("n_bins", n_bins)
     if probabilities.dim() != 2 or targets.shape != probabilities.shape[:1] or len(targets) == 0:
         raise ValueError(

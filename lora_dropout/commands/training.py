@@ -1,0 +1,98 @@
+"""Fine-tune a PEFT model by the Trainer, with masks or without."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import AdaLoraModel
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from lora_dropout.commands.settings import RunSettings
+from lora_dropout.hf import LoRADropoutTrainer
+from lora_dropout.tasks.text import TextTask
+
+
+class _AllocateRanks(TrainerCallback):
+    """AdaLoRA's schedule: PEFT leaves the call to the training loop."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].base_model.update_and_allocate(state.global_step)
+
+
+def total_steps(settings: RunSettings, rows: int, processes: int = 1) -> int:
+    """Optimiser steps of a run.
+
+    Args:
+        settings: Its settings.
+        rows: Encoded training rows.
+        processes: Processes that share them.
+
+    Returns:
+        The number, at least 1.
+    """
+    per_epoch = math.ceil(math.ceil(rows / processes) / settings.batch_size)
+    return max(1, math.ceil(per_epoch * settings.epochs))
+
+
+def make_trainer(
+    model: nn.Module,
+    task: TextTask,
+    tokenizer: Any,
+    rows: Dataset,
+    settings: RunSettings,
+    *,
+    masked: bool,
+    learning_rate: float,
+    seed: int,
+    output: Path,
+    **arguments: Any,
+) -> Trainer:
+    """The Trainer of a run.
+
+    Args:
+        model: A PEFT model, with masks if `masked`.
+        task: The task.
+        tokenizer: Of the model.
+        rows: Encoded training rows.
+        settings: Of the run.
+        masked: Whether to train by the N-instance loss.
+        learning_rate: Peak rate.
+        seed: Of data order and masks.
+        output: For checkpoints.
+        **arguments: Further `TrainingArguments`.
+
+    Returns:
+        The trainer, ready to `train`.
+    """
+    args = TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup if settings.warmup < 1 else 0,
+        lr_scheduler_type="linear",
+        bf16=settings.precision == "bf16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        seed=seed,
+        remove_unused_columns=False,
+        eval_strategy="no",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **arguments,
+    )
+    common: dict[str, Any] = {
+        "model": model,
+        "args": args,
+        "train_dataset": rows,
+        "data_collator": task.collator(tokenizer),
+        "processing_class": tokenizer,
+    }
+    inner = getattr(model, "base_model", None)
+    if isinstance(inner, AdaLoraModel):
+        common["callbacks"] = [_AllocateRanks()]
+    if masked:
+        return LoRADropoutTrainer(mode=settings.mode, **common)  # type: ignore[arg-type]
+    return Trainer(**common)
