@@ -129,13 +129,14 @@ def test_a_killed_driver_goes_on_and_computes_no_finished_cell_again(
     log = tmp_path / "log"
     driver = start_driver(cells, str(store.folder), engine, jobs)
     try:
-        finished = len(does) - len(twice)
+        finished, deadline = len(does) - len(twice), time.monotonic() + 120
         while (
             not log.exists()
             or len(computed(tmp_path)) < len(does)
             or sum(store.path(cell).exists() for cell in cells) < finished
         ):
             assert driver.poll() is None, driver.stderr.read()
+            assert time.monotonic() < deadline, "finished cells are not kept at once"
             time.sleep(0.05)
     finally:
         driver.send_signal(signal.SIGKILL)
