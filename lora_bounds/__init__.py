@@ -26,6 +26,7 @@ from lora_bounds.generalization import (
     uniform_stability_bound,
 )
 from lora_bounds.held_out import clopper_pearson, hoeffding
+from lora_bounds.judgement import Judgement, Status, judge, judgement_table
 from lora_bounds.linear import (
     effective_moment,
     mask_variance,
@@ -115,6 +116,11 @@ __all__ = [
     "ComparedBound",
     "compare_bounds",
     "first_nonvacuous",
+    # judged by a measured risk
+    "Judgement",
+    "Status",
+    "judge",
+    "judgement_table",
     # ensemble (Eq. 8, Thm 4.5)
     "EnsembleLosses",
     "cross_entropy_losses",

@@ -53,12 +53,12 @@ class Evidence:
 
     Attributes:
         kind: what sort of code.
-        name: identifier of the proof or counterexample, or dotted name of the sweep.
+        name: identifier of the proof, counterexample or measurement, or dotted name of the sweep.
         run: runs it.
         assuming: the extra assumption under which it speaks; None: the statement as it stands.
     """
 
-    kind: Literal["proof", "sweep", "counterexample"]
+    kind: Literal["proof", "sweep", "counterexample", "measurement"]
     name: str
     run: Callable[[], Finding] = field(repr=False)
     assuming: str | None = None

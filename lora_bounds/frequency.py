@@ -70,21 +70,62 @@ def check_frequency(
     Raises:
         ValueError: `trials` or `error_probability` is out of range.
     """
-    from scipy.stats import beta
+    _check_trials(trials, error_probability)
+    rng = np.random.default_rng(seed)
+    failures = sum(bool(claim.fails(rng)) for _ in range(trials))
+    return judge_frequency(
+        name=claim.name,
+        failures=failures,
+        trials=trials,
+        probability=claim.probability,
+        error_probability=error_probability,
+    )
 
+
+def _check_trials(trials: int, error_probability: float) -> None:
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got trials={trials}")
     if not 0 < error_probability < 1:
         raise ValueError(
             f"error_probability must be in (0, 1), got error_probability={error_probability}"
         )
-    rng = np.random.default_rng(seed)
-    failures = sum(bool(claim.fails(rng)) for _ in range(trials))
+
+
+def judge_frequency(
+    *,
+    name: str,
+    failures: int,
+    trials: int,
+    probability: float,
+    error_probability: float = 1e-6,
+) -> FrequencyResult:
+    """Judge a claim about a probability by a count of independent trials that have been run.
+
+    Args:
+        name: The claim's name.
+        failures: How often the bad event happened.
+        trials: Number of independent trials, fixed in advance.
+        probability: The claimed upper bound on the bad event's probability.
+        error_probability: Largest probability of rejecting a true claim.
+
+    Returns:
+        The result; not rejected means not rejected, nothing more.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    from scipy.stats import beta
+
+    _check_trials(trials, error_probability)
+    if not 0 <= failures <= trials:
+        raise ValueError(f"failures must be in [0, {trials}], got failures={failures}")
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1], got probability={probability}")
     lower = float(beta.ppf(error_probability, failures, trials - failures + 1)) if failures else 0.0
     upper = (
         float(beta.isf(error_probability, failures + 1, trials - failures))
         if failures < trials
         else 1.0
     )
-    rejected = lower > claim.probability
-    return FrequencyResult(claim.name, trials, failures, lower, upper, rejected, error_probability)
+    rejected = lower > probability
+    return FrequencyResult(name, trials, failures, lower, upper, rejected, error_probability)

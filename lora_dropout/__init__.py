@@ -4,20 +4,23 @@ from lora_dropout.adapter_io import load_adapter, save_adapter
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.budget import RankAllocator, RankBudget, orthogonality_penalty
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.config import LoRADropoutConfig
+from lora_dropout.config import LoRADropoutConfig, MaskConfig
 from lora_dropout.ensemble import ensemble_predict, predict
 from lora_dropout.evaluation import evaluate
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapt, adapters, merge, trainable_parameters, unmerge
+from lora_dropout.masked_layer import MaskedLayer, masked_layers
 from lora_dropout.masks import LAWS, LayerMask, MaskLaw, mean_factor
 from lora_dropout.model_masks import Masks, enumerate_masks, sample_masks, use_masks
-from lora_dropout.objective import instance_loss
+from lora_dropout.objective import instance_loss, instance_losses
+from lora_dropout.replicas import Replica, Replicas, fit_replicas, leave_one_out_replicas
 from lora_dropout.training import FitResult, fit
 from lora_dropout.update import masked_update
 
 __all__ = [
     # settings
     "LoRADropoutConfig",
+    "MaskConfig",
     "FitConfig",
     "RankBudget",
     # masks
@@ -31,6 +34,8 @@ __all__ = [
     "mean_factor",
     "masked_update",
     # adapters
+    "MaskedLayer",
+    "masked_layers",
     "AdapterLinear",
     "LoRALinear",
     "AdaLoRALinear",
@@ -43,10 +48,15 @@ __all__ = [
     "load_adapter",
     # training
     "instance_loss",
+    "instance_losses",
     "RankAllocator",
     "orthogonality_penalty",
     "fit",
     "FitResult",
+    "Replica",
+    "Replicas",
+    "fit_replicas",
+    "leave_one_out_replicas",
     # prediction and measurement
     "ensemble_predict",
     "predict",

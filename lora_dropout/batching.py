@@ -1,6 +1,7 @@
 """Batches: a tensor, or a mapping of tensors that a model takes by keyword."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,12 @@ Inputs = Tensor | Mapping[str, Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
-def call_model(model: nn.Module, inputs: Inputs) -> Tensor:
+def call_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
     """Run a model.
 
     Args:
-        model: Returns a tensor, or an object with a `logits` tensor (as `transformers` does).
+        model: A module, or a function; it returns a tensor, or an object with a `logits` tensor
+            (as `transformers` does).
         inputs: A tensor, passed alone, or a mapping, passed by keyword.
 
     Returns:

@@ -51,7 +51,7 @@ def ensemble_predict(
     if masks is None:
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
     with _evaluating(model):
-        parts = _split(inputs, max_rows)
+        parts = split_inputs(inputs, max_rows)
         return torch.cat([_average(model, part, masks, average, max_rows) for part in parts])
 
 
@@ -92,10 +92,19 @@ def predict(
         )
     check_count("max_rows", max_rows)
     with torch.no_grad(), _evaluating(model), use_masks(model, inference):
-        return torch.cat([call_model(model, part) for part in _split(inputs, max_rows)])
+        return torch.cat([call_model(model, part) for part in split_inputs(inputs, max_rows)])
 
 
-def _split(inputs: Inputs, max_rows: int) -> list[Inputs]:
+def split_inputs(inputs: Inputs, max_rows: int) -> list[Inputs]:
+    """Cut a batch into parts.
+
+    Args:
+        inputs: Tensors with the batch first.
+        max_rows: Greatest number of examples in a part.
+
+    Returns:
+        The parts, in order.
+    """
     starts = range(0, batch_length(inputs), max_rows)
     return [map_inputs(lambda t, i=i: t[i : i + max_rows], inputs) for i in starts]  # type: ignore[misc]
 

@@ -1,5 +1,6 @@
 """Settings of a training run: one frozen description, checked when made."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -35,6 +36,9 @@ class FitConfig:
             the end and keeps the last weights.
         rank_budget: AdaLoRA's budget schedule; None prunes nothing.
         orthogonality: Weight of AdaLoRA's orthogonality term.
+        regularization: Weight lambda of the explicit penalty lambda q ||theta - theta_0||^2 that
+            Eq. 11 adds to the loss: theta the adapter factors, theta_0 those of the run's start, q
+            the probability that the mask drops an entry. The paper trains without it (0).
         evaluate_every: Epochs between two records of the history (the last epoch has one too);
             early stopping sees these alone.
         checkpoint_every: Epochs between two checkpoints.
@@ -56,6 +60,7 @@ class FitConfig:
     patience: int | None = None
     rank_budget: RankBudget | None = None
     orthogonality: float = 0.1
+    regularization: float = 0.0
     evaluate_every: int = 1
     checkpoint_every: int = 1
     seed: int = 0
@@ -68,7 +73,7 @@ class FitConfig:
         for name in ("warmup_steps", "seed"):
             self._set(name, check_count(name, getattr(self, name), minimum=0))
         self._set("learning_rate", check_positive("learning_rate", self.learning_rate))
-        for name in ("weight_decay", "orthogonality"):
+        for name in ("weight_decay", "orthogonality", "regularization"):
             self._set(name, check_positive(name, getattr(self, name), zero_ok=True))
         if self.max_grad_norm is not None:
             self._set("max_grad_norm", check_positive("max_grad_norm", self.max_grad_norm))
@@ -78,6 +83,26 @@ class FitConfig:
         check_choice("mode", self.mode, get_args(InstanceMode))
         check_choice("inference", self.inference, get_args(Prediction))
         check_choice("precision", self.precision, get_args(Precision))
+
+    def rate_factor(self, step: int, *, total_steps: int) -> float:
+        """The learning rate as a multiple of the peak rate.
+
+        Args:
+            step: Number of optimiser steps done, from 0.
+            total_steps: Steps of the whole run.
+
+        Returns:
+            The factor, in [0, 1].
+        """
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        left = max(total_steps - self.warmup_steps, 1)
+        progress = min((step - self.warmup_steps) / left, 1.0)
+        if self.schedule == "linear":
+            return 1.0 - progress
+        if self.schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 1.0
 
     def _set(self, name: str, value: float) -> None:
         # Plain numbers: a NumPy scalar in a checkpoint could not be read back safely.

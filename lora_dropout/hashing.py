@@ -11,7 +11,7 @@ from torch import Tensor
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15: the golden ratio's Weyl increment
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-_UNIT = 2**53
+UNIT = 2**53  # thresholds are multiples of 1 / UNIT
 
 
 def mix(z: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def threshold_of(dropout: float) -> int:
     Returns:
         An integer in [0, 2^53].
     """
-    return round((1.0 - dropout) * _UNIT)
+    return round((1.0 - dropout) * UNIT)
 
 
 def name_key(name: str) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lora_dropout.checks import check_choice, check_probability
-from lora_dropout.hashing import mix, name_key, random_bits, threshold_of
+from lora_dropout.hashing import UNIT, mix, name_key, random_bits, threshold_of
 
 MaskLaw = Literal["row_column", "rank", "activation", "entrywise", "none"]
 LAWS: tuple[MaskLaw, ...] = get_args(MaskLaw)
@@ -194,13 +194,19 @@ def mean_factor(law: MaskLaw, dropout: float) -> float:
 
 
 def draw_layer_masks(
-    layers: Sequence[LayerSpec], seeds: Tensor, *, device: torch.device | str = "cpu"
+    layers: Sequence[LayerSpec],
+    seeds: Tensor,
+    *,
+    dropout: Tensor | None = None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, LayerMask]:
     """Draw the masks that `seeds` name, for all layers in one computation.
 
     Args:
         layers: The layers, in any order; the order changes nothing.
         seeds: int64 tensor of shape (N,), one seed a draw.
+        dropout: A rate for each draw, float64 of shape (N,), in place of the layers' own; not for
+            law `activation`, whose bits are drawn later.
         device: Where the masks are computed and live; it does not change their bits.
 
     Returns:
@@ -218,8 +224,13 @@ def draw_layer_masks(
         torch.arange(n_layers, device=device), lengths, output_size=sum(sizes)
     )
     counters = torch.arange(sum(sizes), device=device) - starts[of_layer]
-    thresholds = torch.tensor([threshold_of(layer.dropout) for layer in layers], device=device)
-    bits = random_bits(states[:, of_layer], counters, thresholds[of_layer])  # (N, total)
+    if dropout is None:
+        own = torch.tensor([threshold_of(layer.dropout) for layer in layers], device=device)
+        thresholds = own[of_layer]
+    else:
+        # As `threshold_of`: 2^53 times a float64 is exact.
+        thresholds = ((1.0 - dropout) * UNIT).round().long().to(device)[:, None]
+    bits = random_bits(states[:, of_layer], counters, thresholds)  # (N, total)
     return {
         layer.name: _assemble(layer, n_draws, part, states[:, index])
         for index, (layer, part) in enumerate(zip(layers, bits.split(sizes, dim=1), strict=True))

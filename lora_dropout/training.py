@@ -27,6 +27,7 @@ from lora_dropout.inject import trainable_parameters
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.model_masks import sample_masks
 from lora_dropout.objective import instance_losses
+from lora_dropout.regularization import SparsityPenalty
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def fit(
     for name, layer in need_masked_layers(model).items():
         if layer.merged:
             raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
-    run = _Run(model, train, held_out, config, loss_fn, _resolve_device(device))
+    run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
     if checkpoint_folder is not None:
         state = load_checkpoint(checkpoint_folder, settings=run.settings)
         if state is not None:
@@ -164,6 +165,9 @@ class _Run:
         )
         adalora = getattr(adapter, "adapter", None) == "adalora"
         self.orthogonality = config.orthogonality if adalora else 0.0
+        self.penalty = (
+            SparsityPenalty(self.model, config.regularization) if config.regularization else None
+        )
         self.shown = ["train_loss"] + (["held_out_loss"] if self.held_out is not None else [])
 
     def _mask_config(self) -> MaskConfig:
@@ -213,6 +217,8 @@ class _Run:
                 term.backward()
         if self.orthogonality:
             (self.orthogonality * orthogonality_penalty(self.model)).backward()
+        if self.penalty:
+            self.penalty().backward()
         self._check_gradients()
         if self.allocator:
             self.allocator.observe()
@@ -289,6 +295,7 @@ class _Run:
             "global_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
             "allocator": self.allocator.state_dict() if self.allocator else None,
+            "start": self.penalty.start if self.penalty else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -302,6 +309,9 @@ class _Run:
         torch.set_rng_state(state["global_rng"])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.penalty:
+            weight = self.config.regularization
+            self.penalty = SparsityPenalty(self.model, weight, state["start"])
         if self.allocator and state["allocator"] is not None:
             moved = {
                 group: {k: t.to(self.device) for k, t in tensors.items()}
@@ -319,19 +329,18 @@ class _Run:
         return map_inputs(lambda t: t.to(self.device), inputs), targets.to(self.device)
 
     def _rate_at(self, step: int) -> float:
-        config = self.config
-        if step < config.warmup_steps:
-            return (step + 1) / config.warmup_steps
-        left = max(self.total_steps - config.warmup_steps, 1)
-        progress = min((step - config.warmup_steps) / left, 1.0)
-        if config.schedule == "linear":
-            return 1.0 - progress
-        if config.schedule == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-        return 1.0
+        return self.config.rate_factor(step, total_steps=self.total_steps)
 
 
-def _resolve_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device to train on.
+
+    Args:
+        device: A device, or `auto`: a GPU if there is one.
+
+    Returns:
+        The device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)

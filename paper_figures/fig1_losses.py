@@ -12,10 +12,10 @@ from matplotlib import pyplot as plt
 
 from lora_dropout.engines import Engine
 from lora_dropout.files import atomic_path
+from lora_dropout.provenance import provenance
 from lora_dropout.sweeps import Store, run_cells
 from paper_figures import digits_runs
 from paper_figures.digits_runs import make_cell, pretrained, run_cell
-from paper_figures.provenance import provenance
 from paper_figures.statistics import mean_interval
 from paper_figures.style import BLUE, RED, save_figure, use_style
 

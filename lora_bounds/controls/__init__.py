@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_bounds.controls import chance, ensembles, families, layer
+from lora_bounds.controls import chance, ensembles, families, layer, regimes
 from lora_bounds.controls.base import Control, equal, pair
 from lora_bounds.counterexamples.hunts import mask_free_sides
 from lora_bounds.falsify import Problem
@@ -49,6 +49,7 @@ _LAYER = (families.draw_layer, families.layer_ok)
 _MEMBERS = (ensembles.draw_members, ensembles.members_ok)
 _BERNOULLI = (families.draw_bernoulli, families.bernoulli_ok)
 _MEMORISER = (families.draw_memoriser, _memoriser_ok)
+_REGIME = (regimes.draw_regime, regimes.regime_ok)
 
 CONTROLS: tuple[Control, ...] = (
     pair(
@@ -207,6 +208,20 @@ CONTROLS: tuple[Control, ...] = (
         *_LAYER,
         false=chance.kl_of_masks(lambda p: 1 - p),
         true=chance.kl_of_masks(),
+    ),
+    pair(
+        "T1, critical ratio halved",
+        "the gap never rises at half the critical ratio of noise to signal",
+        *_REGIME,
+        false=regimes.falls_at(0.5),
+        true=regimes.falls_at(1.0),
+    ),
+    pair(
+        "T1, limit taken for exact",
+        "the eigenvalues of a finite sample have the second moment of Marchenko and Pastur",
+        *_REGIME,
+        false=regimes.second_moment(limit=True),
+        true=regimes.second_moment(limit=False),
     ),
     Control(
         "Clopper-Pearson, delta squared",

@@ -1,4 +1,4 @@
-"""The three kinds of evidence, as constructors for the ledger."""
+"""The four kinds of evidence, as constructors for the ledger."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds.claims import Effect, Evidence, Finding
+from lora_bounds.measurements import Measurement
+from lora_bounds.measurements import load as load_measurement
 
 # A random sweep is asked to notice violations that fill at least this share of its range.
 NOTICEABLE_SHARE = 0.01
@@ -28,6 +30,25 @@ class Sweep:
     scope: str
     slacks: ArrayLike
     error_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a measurement says of an effect that the claim holds to be positive.
+
+    Attributes:
+        summary: what was estimated, from how much, with the number.
+        low: lower end of its interval.
+        high: upper end.
+        error_probability: that of the interval: each end is wrong with at most this probability.
+        trials: number of independent runs behind it.
+    """
+
+    summary: str
+    low: float
+    high: float
+    error_probability: float
+    trials: int
 
 
 def unseen(trials: int) -> float:
@@ -146,3 +167,45 @@ def counterexample(example_id: str, *, assuming: str | None = None) -> Evidence:
         )
 
     return Evidence("counterexample", example_id, run, assuming)
+
+
+def measurement(
+    measurement_id: str, estimate: Callable[[Measurement], Estimate], *, assuming: str | None = None
+) -> Evidence:
+    """Evidence by numbers on file, measured on trained adapters.
+
+    The unfavourable end of the interval decides: all of it above zero supports the claim, all of
+    it below refutes it, and anything else establishes nothing.
+
+    Args:
+        measurement_id: one of `lora_bounds.measurements.ids`.
+        estimate: the statistic, computed anew each time.
+        assuming: the extra assumption under which it speaks.
+
+    Returns:
+        The evidence.
+    """
+
+    def run() -> Finding:
+        seen = load_measurement(measurement_id)
+        found = estimate(seen)
+        effect: Effect = "fails"
+        if found.low > 0:
+            effect = "supports"
+        elif found.high < 0:
+            effect = "refutes"
+        made = seen.provenance
+        return Finding(
+            effect,
+            found.summary,
+            margin=found.high if effect == "refutes" else found.low,
+            trials=found.trials,
+            error_probability=found.error_probability,
+            details=(
+                seen.question,
+                f"interval [{found.low:.4g}, {found.high:.4g}]",
+                f"measured by: {made['command']}, commit {made['commit']}",
+            ),
+        )
+
+    return Evidence("measurement", f"{measurement_id}: {estimate.__name__}", run, assuming)

@@ -12,7 +12,6 @@ from math import comb, factorial, prod
 
 import numpy as np
 
-from lora_bounds.held_out import clopper_pearson
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, agreement, unseen
 from lora_bounds.problems import make_regression
 from lora_bounds.ridge import expected_risks, population_risk, ridge_fit
@@ -89,38 +88,20 @@ def _laws(seed: int, count: int) -> list[Curves]:
 _LAWS = "random laws on 5 atoms, d <= 3, n 3 to 6, w = 2 lambda q from 1e-3 to 1e3"
 
 
-def _critical_ratio(law: Curves) -> float:
-    """Returns the noise variance over signal power under which the gap turns up somewhere."""
+def critical_ratio_of(law: Curves) -> float:
+    """The noise variance over signal power under which the gap of a law turns up somewhere.
+
+    The gap is linear in the noise variance, and its noise part falls at every step.
+
+    Args:
+        law: the curves.
+
+    Returns:
+        The ratio; negative where the gap falls whatever the noise.
+    """
     signal = np.diff(law.signal_test - law.signal_train)
     noise = np.diff(law.noise_test - law.noise_train)
     return float(np.max(signal / -noise)) / law.power
-
-
-def gap_when_noise_dominates() -> Sweep:
-    """Returns how much the exact gap falls at each step of w, at noise variance = signal power."""
-    slacks: list[float] = []
-    for law in _laws(15, 500):
-        gap = law.signal_test - law.signal_train + law.power * (law.noise_test - law.noise_train)
-        slacks += list(-np.diff(gap) / law.power)
-    return Sweep(f"500 {_LAWS}", slacks, unseen(500))
-
-
-def regime_boundary() -> Sweep:
-    """Returns 1 minus the critical ratio of noise variance to signal power.
-
-    The gap is linear in the noise variance, so above the ratio it falls at every step, below it
-    turns up somewhere (never, if the ratio is negative).
-    """
-    ratios = np.array([_critical_ratio(law) for law in _laws(16, 500)])
-    return Sweep(f"500 {_LAWS}", 1 - ratios, unseen(500))
-
-
-def turns_are_common() -> Sweep:
-    """Returns a lower limit of the share of laws whose gap turns up at low noise, minus 0.9."""
-    turning = sum(_critical_ratio(law) > 0 for law in _laws(21, 500))
-    chance = 1e-6
-    share = clopper_pearson(n=500, delta=chance, errors=turning, direction="lower").value
-    return Sweep(f"500 {_LAWS}", float(np.asarray(share)) - 0.9, chance)
 
 
 def risks_against_formula() -> Sweep:

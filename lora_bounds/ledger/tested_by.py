@@ -13,6 +13,7 @@ _GENERALIZATION = "test_generalization.py::test_"
 _ENSEMBLE = "test_ensemble.py::test_"
 _PAC_BAYES = "test_pac_bayes.py::test_"
 _LINEAR = "test_linear.py::test_"
+_REGIMES = "test_regimes.py::test_"
 
 TESTED_BY: dict[str, tuple[str, ...]] = {
     "Eq. 2": (
@@ -177,7 +178,24 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         "test_compare.py::test_nonvacuous_from_is_the_first",
     ),
     "Audit 9": (
-        "test_ridge.py::test_gap_falls_with_p_under_noise_and_turns_up_under_signal",
+        f"{_REGIMES}risks_against_simulated_inputs",
+        f"{_REGIMES}the_gap_turns_where_the_ratio_says",
+        f"{_REGIMES}critical_ratio_is_the_largest_on_a_finer_grid",
+        f"{_REGIMES}rising_rates_are_those_of_the_gap",
+        "test_spectra.py::test_moments_match_their_closed_forms",
+        "test_spectra.py::test_two_inputs_by_integrating_the_joint_density",
         "test_ridge.py::test_expected_risks_match_a_sum_over_unit_noise",
+    ),
+    "Audit 9, every law": (f"{_REGIMES}heavy_tails_by_hand",),
+    "Audit 9, many examples": (f"{_REGIMES}gaussian_inputs_have_fourth_moment_three",),
+    "T1, few examples": (
+        f"{_REGIMES}with_few_examples_it_never_turns",
+        f"{_REGIMES}the_golden_threshold_of_the_limit",
+    ),
+    "T1, limit": ("test_spectra.py::test_the_exact_spectrum_tends_to_the_limit",),
+    "T1, LoRA Dropout": (
+        f"{_REGIMES}sampled_risks_against_fits_of_simulated_targets",
+        f"{_REGIMES}the_sample_tends_to_the_limit",
+        f"{_REGIMES}the_limit_turns_where_the_ratio_says",
     ),
 }

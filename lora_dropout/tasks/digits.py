@@ -75,6 +75,16 @@ def digits_target(*, seed: int, n_train: int = 64, n_validation: int = 100) -> D
     return DigitsTarget(*((_shift(x), y) for x, y in (train, validation, test)))
 
 
+def digits_pool() -> tuple[Pair, Pair]:
+    """The shifted scans that target sets are drawn from, and those to test on.
+
+    Returns:
+        ((images (597, 8, 8), labels (597,)), (images (500, 8, 8), labels (500,))).
+    """
+    _, (images, labels), (test_images, test_labels) = _parts()
+    return (_shift(images), labels), (_shift(test_images), test_labels)
+
+
 def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -> VisionTransformer:
     """Pretrain the small transformer on the upright scans.
 

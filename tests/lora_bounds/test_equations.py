@@ -15,6 +15,7 @@ CLAIMS = ledger.all_claims()
 FORMULA_MODULES = (
     *("sparsity", "stability", "generalization", "uniform_risk", "pac_bayes", "held_out"),
     *("ensemble", "linear", "ridge", "logistic", "compare"),
+    *("spectra", "regimes", "regime_grid", "dropout_regimes"),
 )
 
 

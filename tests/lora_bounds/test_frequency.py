@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binom, binomtest
 
-from lora_bounds.frequency import RandomClaim, check_frequency
+from lora_bounds.frequency import RandomClaim, check_frequency, judge_frequency
 
 
 def coin(probability, claimed):
@@ -55,3 +55,18 @@ def test_bad_frequency_arguments_are_rejected():
     for bad in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match=f"error_probability={bad}"):
             check_frequency(coin(0.5, 0.5), trials=1, seed=0, error_probability=bad)
+
+
+def test_a_count_is_judged_as_the_trials_are():
+    outcomes = iter([True] * 7 + [False] * 13)
+    listed = RandomClaim("listed", "", lambda rng: next(outcomes), 0.1)
+    checked = check_frequency(listed, trials=20, seed=0, error_probability=0.01)
+    judged = judge_frequency(
+        name="listed", failures=7, trials=20, probability=0.1, error_probability=0.01
+    )
+    assert checked == judged
+    assert judged.rejected
+    with pytest.raises(ValueError, match="failures=21"):
+        judge_frequency(name="", failures=21, trials=20, probability=0.1)
+    with pytest.raises(ValueError, match=r"probability=1\.5"):
+        judge_frequency(name="", failures=0, trials=20, probability=1.5)

@@ -94,6 +94,8 @@ CORRUPTIONS = [
     ("layers", "induced_regularizer", "Linear layer, induced regulariser", 0.5),
     ("layers", "trained_update", "Linear layer, raw update", 0.5),
     ("other_bounds", "dropout_kl", "PAC-Bayes dropout, KL", 0.5),
+    ("regime_sweeps", "turning_ratio", "T1, few examples", -1.0),
+    ("regime_sweeps", "dropout_turning_ratio", "T1, LoRA Dropout", 2.0),
 ]
 
 

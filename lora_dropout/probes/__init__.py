@@ -1,0 +1,1 @@
+"""Measured constants of a trained adapter: what the bounds take, with intervals and directions."""

@@ -1,0 +1,163 @@
+"""What the training of many replicas left behind."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from lora_dropout.batching import Inputs, batch_length, map_inputs, model_device
+from lora_dropout.checks import check_choice, check_count
+from lora_dropout.ensemble import Average, Prediction, split_inputs
+from lora_dropout.inject import need_adapters, trainable_parameters
+from lora_dropout.replicas.stack import Stack
+
+_PASS_ROWS = 16384  # examples in one pass, over all replicas and masks
+
+
+@dataclass(frozen=True, eq=False)
+class Replicas:
+    """K trained replicas of one adapter.
+
+    Attributes:
+        parameters: Name -> values of all replicas, shape (K, *shape), on the CPU.
+        dropout: Dropout rate of each replica.
+        objective: Mean masked training loss of each epoch (without penalties), float64 of shape
+            (K, epochs); NaN from the epoch in which a replica diverged.
+        diverged: Index of a replica whose loss or gradient was not finite -> the step (from 1) at
+            which that was. It kept the weights from before this step.
+    """
+
+    parameters: Mapping[str, Tensor]
+    dropout: tuple[float, ...]
+    objective: Tensor
+    diverged: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.dropout)
+
+    def load(self, model: nn.Module, index: int) -> nn.Module:
+        """Put one replica into a model, its dropout rate included.
+
+        Args:
+            model: The model that was trained, or one adapted as it was.
+            index: Which replica, 0 <= index < K.
+
+        Returns:
+            The same model.
+
+        Raises:
+            IndexError: If there is no such replica.
+            ValueError: If the model's trainable parameters are others.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got index={index}")
+        here = trainable_parameters(model)
+        self._check_fits(here)
+        with torch.no_grad():
+            for name, parameter in here.items():
+                parameter.copy_(self.parameters[name][index])
+        for layer in need_adapters(model).values():
+            layer.config = replace(layer.config, dropout=self.dropout[index])
+        return model
+
+    @torch.no_grad()
+    def outputs(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        *,
+        inference: Prediction = "mean",
+        n_instances: int = 4,
+        seed: int = 0,
+        average: Average = "probabilities",
+        max_rows: int = 1024,
+    ) -> Tensor:
+        """Predict with all replicas, as `predict` does with one.
+
+        Args:
+            model: The model that was trained, or one adapted as it was; it stays as it is, and
+                runs in eval mode.
+            inputs: b examples.
+            inference: `mean` (each replica's update scaled to the mean of its own mask), `raw` or
+                `ensemble`.
+            n_instances: Ensemble size N.
+            seed: Seed of the ensemble's masks, the same for all replicas: those of `predict` with
+                a generator of this seed.
+            average: What the ensemble averages.
+            max_rows: Greatest number of examples of one replica in one pass (see
+                `ensemble_predict`).
+
+        Returns:
+            Logits, shape (K, b, ...), on the model's device.
+
+        Raises:
+            ValueError: If an argument is not allowed, or the model is another one.
+        """
+        check_choice("inference", inference, get_args(Prediction))
+        check_choice("average", average, get_args(Average))
+        check_count("n_instances", n_instances)
+        check_count("max_rows", max_rows)
+        generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
+        seeds = None
+        if inference == "ensemble":
+            seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
+        self._check_fits(trainable_parameters(model))
+        stack = Stack(model)
+        stack.model.eval()
+        device = model_device(model)
+        inputs = map_inputs(lambda t: t.to(device), inputs)
+        size = batch_length(inputs)
+        members = min(size, max_rows) * (1 if seeds is None else n_instances)
+        rows = torch.cat([self.parameters[name].flatten(1) for name in stack.parameters], dim=1)
+        groups = stack.groups(self.dropout, max(1, _PASS_ROWS // members))
+        done = []
+        for chosen in groups:
+            rates = [self.dropout[k] for k in chosen]
+            parts = [
+                _predict(stack, rows[chosen].to(device), rates, part, inference, seeds, average)
+                for part in split_inputs(inputs, max_rows)
+            ]
+            done.append(torch.cat(parts, dim=1))
+        return torch.cat(done)[
+            torch.tensor([k for chosen in groups for k in chosen], device=device).argsort()
+        ]
+
+    def _check_fits(self, here: Mapping[str, Tensor]) -> None:
+        shapes = {name: tuple(p.shape) for name, p in here.items()}
+        stored = {name: tuple(p.shape[1:]) for name, p in self.parameters.items()}
+        if shapes != stored:
+            odd = sorted(dict(shapes.items() ^ stored.items()))
+            raise ValueError(f"model must be the one that was trained, parameters differ in {odd}")
+
+
+def _predict(
+    stack: Stack,
+    rows: Tensor,
+    rates: list[float],
+    inputs: Inputs,
+    inference: Prediction,
+    seeds: Tensor | None,
+    average: Average,
+) -> Tensor:
+    configs = [replace(stack.config, dropout=rate) for rate in rates]
+    masks = None
+    if seeds is not None and stack.config.mask != "none":
+        masks = stack.draw(seeds.to(rows.device).expand(len(rates), -1), rates)
+    if seeds is not None:
+        scales = [config.mask_scale for config in configs]
+    else:
+        scales = [config.mean_factor if inference == "mean" else 1.0 for config in configs]
+    factors = torch.tensor(scales, dtype=torch.float64, device=rows.device)
+    members = stack.apply(_itself, rows, inputs, masks=masks, scales=factors, common=True)
+    if seeds is None:
+        return members[:, 0]
+    if average == "logits":
+        return members.mean(dim=1)
+    return members.log_softmax(dim=-1).logsumexp(dim=1) - math.log(members.shape[1])
+
+
+def _itself(outputs: Tensor) -> Tensor:
+    return outputs
