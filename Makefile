@@ -1,10 +1,10 @@
-# The two commands of the README: `make figures` and `make test`. Both set themselves up.
+# The commands of the README: `make figures` and `make test`. Both set themselves up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation clean help
+.PHONY: figures test lint mutation measurements clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings,
 mutation: $(VENV)/.installed-mutation  ## mutate the formulas of lora_bounds; list what the tests miss
 	$(BIN)/python -m mutmut run
 	$(BIN)/python -m mutmut results
+
+measurements: $(VENV)/.installed-test  ## train and measure anew what the ledger judges (an hour; resumes)
+	$(BIN)/python -m lora_dropout.experiments --out lora_bounds/measurements/data
 
 clean:  ## remove the environment and caches (results stay: they are work done)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage mutants

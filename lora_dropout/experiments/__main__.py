@@ -12,10 +12,12 @@ from typing import Any
 from lora_dropout.files import atomic_path
 from lora_dropout.provenance import provenance
 
-NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_bounds")
+NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_ensemble", "digits_bounds")
 
 
-def measure(name: str, *, out: Path, work: Path, settings: Any = None) -> Path:
+def measure(
+    name: str, *, out: Path, work: Path, settings: Any = None, made: dict[str, Any] | None = None
+) -> Path:
     """Run one experiment and write what it measured.
 
     Args:
@@ -23,18 +25,20 @@ def measure(name: str, *, out: Path, work: Path, settings: Any = None) -> Path:
         out: Folder of the result, `<name>.json`.
         work: Folder of unfinished runs.
         settings: The experiment's `Settings`; None is the default ones.
+        made: Provenance; None is the present one.
 
     Returns:
         The file.
     """
     module = import_module(f"lora_dropout.experiments.{name}")
     chosen = settings or module.Settings()
+    made = made or provenance()
     values = module.run(chosen, folder=work / name)
     content = {
         "question": module.QUESTION,
         "settings": asdict(chosen),
         "values": values,
-        "provenance": provenance(),
+        "provenance": made,
     }
     path = out / f"{name}.json"
     with atomic_path(path) as temporary:
@@ -64,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"no experiment {unknown}; known: {', '.join(NAMES)}")
+    made = provenance()  # before the results of the first make the tree of a clone differ
     for name in arguments.names or NAMES:
-        path = measure(name, out=arguments.out, work=arguments.work)
+        path = measure(name, out=arguments.out, work=arguments.work, made=made)
         print(f"{name}: {path}", file=sys.stderr)
     return 0
 

@@ -7,10 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_dropout.experiments import digits_rates, digits_setup, digits_sizes, digits_stability
+from lora_dropout.experiments import (
+    digits_bounds,
+    digits_ensemble,
+    digits_rates,
+    digits_setup,
+    digits_sizes,
+    digits_stability,
+)
 from lora_dropout.experiments.__main__ import main, measure
 
 TINY: dict[str, Any] = {"steps": 2, "n_instances": 2, "pretrain_epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def few_images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured on 40 images of the pool and 40 of the test set."""
+    if "labels" not in request.node.name:
+        parts = [(images[:40], labels[:40]) for images, labels in digits_setup.digits_pool()]
+        monkeypatch.setattr(digits_setup, "digits_pool", lambda: parts)
 
 
 def test_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +60,32 @@ def test_sizes_and_stability(tmp_path: Path) -> None:
     measured = digits_stability.run(stability, folder=tmp_path / "stability")
     assert {np.shape(table) for table in measured.values()} == {(1, 2, 2)}
     assert (np.array(measured["absolute"]) >= np.abs(measured["signed"])).all()
+
+
+def test_ensemble(tmp_path: Path) -> None:
+    settings = digits_ensemble.Settings(rates=(0.0, 0.5), sizes=(1, 2, 4), seeds=2, n=8, **TINY)
+    found = {k: np.array(v) for k, v in digits_ensemble.run(settings, folder=tmp_path).items()}
+    loss = found["loss_probabilities"]
+    assert loss.shape == (2, 2, 3)
+    assert (np.diff(loss[1], axis=-1) < 0).all()  # strictly convex, members that differ
+    # Without masks all members are the mean network.
+    np.testing.assert_allclose(loss[0], np.tile(found["mean_loss"][0][:, None], 3), rtol=1e-5)
+    np.testing.assert_allclose(found["ece"][0][:, 2], found["mean_ece"][0], atol=1e-5)
+    # One member is its own average, of logits as of probabilities.
+    np.testing.assert_allclose(found["loss_logits"][1][:, 0], loss[1][:, 0], rtol=1e-5)
+
+
+def test_bounds(tmp_path: Path) -> None:
+    settings = digits_bounds.Settings(
+        sizes=(8,), regularizations=(0.0,), left_out=2, n_draws=4, **TINY
+    )
+    found = digits_bounds.run(settings, folder=tmp_path)
+    assert np.shape(found["gap"]) == (1, 1)
+    names, bounds = found["names"][0][0], found["bounds"][0][0]
+    assert len(names) == len(bounds) == len(found["status"][0][0])
+    assert "Thm 4.4 as printed, measured eta" in names
+    # Without the penalty Eq. 11 is not what was trained, and the bound has nothing to divide by.
+    assert bounds[names.index("Thm 4.4 as printed, measured eta")] is None
 
 
 def test_corrupted_labels_are_wrong_and_the_same_each_time() -> None:
