@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from paper_figures.provenance import provenance
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,6 +39,7 @@ from lora_dropout import sample_masks
 from lora_dropout.files import atomic_path
 from lora_dropout.hf import attach
 from lora_dropout.objective import InstanceMode, instance_losses
+from lora_dropout.provenance import provenance
 
 VOCABULARY, LENGTH, BATCH, RANK = 1000, 64, 16, 8
 

@@ -197,7 +197,7 @@ class LoRADropoutMixin:
 
     @torch.no_grad()
     def _scales_by(self, model: nn.Module, inputs: Mapping[str, Any], items: Any) -> bool:
-        """Whether the model divides its loss by `items`; finds out once.
+        """Returns whether the model divides its loss by `items`; finds out once.
 
         transformers believes it of every model whose forward takes `**kwargs`. BERT's classifiers
         take and ignore them: accumulated over k batches, their gradient would be k times too large.

@@ -12,7 +12,8 @@ from lora_dropout.model_masks import Masks
 from tests.lora_dropout.hf.models import peft_model
 from tests.lora_dropout.hf.test_trainer import Rows, arguments
 
-MODES = ("loop", "batched", "grouped")
+# BERT's classifier does not divide its loss by the number of labels, llama's language model does.
+RUNS = (("llama", "loop"), ("llama", "batched"), ("llama", "grouped"), ("bert", "loop"))
 
 
 class Recorder(LoRADropoutTrainer):
@@ -37,10 +38,11 @@ class Recorder(LoRADropoutTrainer):
 
 
 def main(folder: Path) -> None:
-    for mode in MODES:
-        model = attach(peft_model("llama"), n_instances=2)
-        data = Rows("llama", 16)
-        data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
+    for shape, mode in RUNS:
+        model = attach(peft_model(shape), n_instances=2)
+        data = Rows(shape, 16)
+        if shape == "llama":
+            data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
         run = Recorder(
             model,
             arguments(
@@ -55,9 +57,9 @@ def main(folder: Path) -> None:
         rank = run.args.process_index
         weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         state = {"seen": run.seen, "rows": run.rows, "weights": weights}
-        torch.save(state, folder / f"{mode}-{rank}.pt")
+        torch.save(state, folder / f"{shape}-{mode}-{rank}.pt")
         scores = run.predict(data).predictions  # type: ignore[arg-type]
-        torch.save(torch.from_numpy(scores), folder / f"{mode}-{rank}-predictions.pt")
+        torch.save(torch.from_numpy(scores), folder / f"{shape}-{mode}-{rank}-predictions.pt")
 
 
 if __name__ == "__main__":
