@@ -47,6 +47,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
         warnings.showwarning = brief
         warnings.simplefilter("once", DataWarning)
+        # These libraries call each other by names about to go: nothing a user could change.
+        libraries = r"(transformers|peft|accelerate)\."
+        warnings.filterwarnings("ignore", category=FutureWarning, module=libraries)
         return _COMMANDS[arguments.command].run(arguments)
 
 

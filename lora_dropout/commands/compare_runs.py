@@ -145,7 +145,7 @@ def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
-            disable_tqdm=True,
+            progress=False,
         )
         start = time.perf_counter()
         trainer.train()

@@ -55,7 +55,8 @@ class RunSettings:
         check_positive("--alpha", self.alpha)
         check_positive("--epochs", self.epochs)
         check_positive("--weight-decay", self.weight_decay, zero_ok=True)
-        check_probability("--warmup", self.warmup)
+        if check_probability("--warmup", self.warmup) == 1.0:
+            raise ValueError(f"--warmup must be below 1, got {self.warmup!r}")
         check_choice("--task", self.task, TASK_NAMES)
         if self.task == "mmlu":
             raise ValueError(

@@ -1,6 +1,7 @@
 """Fine-tune a PEFT model by the Trainer, with masks or without."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from datasets import Dataset
 from peft import AdaLoraModel
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lora_dropout.commands.settings import RunSettings
 from lora_dropout.hf import LoRADropoutTrainer
@@ -20,6 +23,32 @@ class _AllocateRanks(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         kwargs["model"].base_model.update_and_allocate(state.global_step)
+
+
+class _Bar(ProgressCallback):
+    """Shows the loss beside the bar; standard output is for results."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4g}")
+
+
+def check_reporters(names: Sequence[str]) -> None:
+    """Refuse a reporter that transformers does not know or that is not installed.
+
+    Args:
+        names: Of `--report-to`.
+
+    Raises:
+        ValueError: If one cannot report.
+    """
+    if tuple(names) in (("none",), ("all",)):
+        return
+    try:
+        for callback in get_reporting_integration_callbacks(list(names)):
+            callback()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ValueError(f"--report-to: {error}") from error
 
 
 def total_steps(settings: RunSettings, rows: int, processes: int = 1) -> int:
@@ -48,6 +77,7 @@ def make_trainer(
     learning_rate: float,
     seed: int,
     output: Path,
+    progress: bool,
     **arguments: Any,
 ) -> Trainer:
     """The Trainer of a run.
@@ -62,6 +92,7 @@ def make_trainer(
         learning_rate: Peak rate.
         seed: Of data order and masks.
         output: For checkpoints.
+        progress: Whether to show a progress bar.
         **arguments: Further `TrainingArguments`.
 
     Returns:
@@ -73,13 +104,14 @@ def make_trainer(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=learning_rate,
         weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup if settings.warmup < 1 else 0,
+        warmup_steps=settings.warmup,  # below 1: a share
         lr_scheduler_type="linear",
         bf16=settings.precision == "bf16",
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=seed,
         remove_unused_columns=False,
         eval_strategy="no",
+        disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
         **arguments,
     )
@@ -94,5 +126,10 @@ def make_trainer(
     if isinstance(inner, AdaLoraModel):
         common["callbacks"] = [_AllocateRanks()]
     if masked:
-        return LoRADropoutTrainer(mode=settings.mode, **common)  # type: ignore[arg-type]
-    return Trainer(**common)
+        trainer: Trainer = LoRADropoutTrainer(mode=settings.mode, **common)  # type: ignore[arg-type]
+    else:
+        trainer = Trainer(**common)
+    trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
+    if progress:
+        trainer.add_callback(_Bar)
+    return trainer
