@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_dropout.commands import compare, evaluate, predict, train
+from lora_dropout.commands.quiet import ignore_library_warnings
 from lora_dropout.tasks.data_warning import DataWarning
 
 _COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
@@ -37,19 +38,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
-        show = warnings.showwarning
+        show, seen = warnings.showwarning, set[str]()
 
         def brief(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, DataWarning):
-                print(f"lora-dropout: {message}", file=sys.stderr)
-            else:
+            if not issubclass(category, DataWarning):
                 show(message, category, *rest, **more)
+            elif str(message) not in seen:  # "once" forgets when libraries touch the filters
+                seen.add(str(message))
+                print(f"lora-dropout: {message}", file=sys.stderr)
 
         warnings.showwarning = brief
-        warnings.simplefilter("once", DataWarning)
-        # These libraries call each other by names about to go: nothing a user could change.
-        libraries = r"(transformers|peft|accelerate)\."
-        warnings.filterwarnings("ignore", category=FutureWarning, module=libraries)
+        warnings.simplefilter("always", DataWarning)
+        ignore_library_warnings()
         return _COMMANDS[arguments.command].run(arguments)
 
 

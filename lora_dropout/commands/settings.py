@@ -146,7 +146,10 @@ class CompareSettings(RunSettings):
         check_count("--seeds", self.seeds, minimum=2)
         for name in ("tune_seeds", "n_validation", "jobs"):
             check_count(_shown(name), getattr(self, name))
-        check_positive("--gpus-per-run", self.gpus_per_run, zero_ok=True)
+        if check_positive("--gpus-per-run", self.gpus_per_run, zero_ok=True) and (
+            self.engine != "ray"
+        ):
+            raise ValueError(f"--gpus-per-run needs --engine ray, got {self.engine!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
