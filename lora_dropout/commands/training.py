@@ -1,6 +1,7 @@
 """Fine-tune a PEFT model by the Trainer, with masks or without."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets import Dataset
 from peft import AdaLoraModel
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from lora_dropout.commands.settings import RunSettings
 from lora_dropout.hf import LoRADropoutTrainer
@@ -35,6 +37,24 @@ def total_steps(settings: RunSettings, rows: int, processes: int = 1) -> int:
     """
     per_epoch = math.ceil(math.ceil(rows / processes) / settings.batch_size)
     return max(1, math.ceil(per_epoch * settings.epochs))
+
+
+def check_reporting(report_to: Sequence[str]) -> None:
+    """Find out now, not after the model is loaded, whether results can be reported there.
+
+    Args:
+        report_to: Names that transformers knows.
+
+    Raises:
+        ValueError: If one is unknown or its package is missing.
+    """
+    for name in report_to:
+        if name != "none":
+            try:
+                for callback in get_reporting_integration_callbacks([name]):
+                    callback()
+            except (ValueError, ImportError, RuntimeError) as error:
+                raise ValueError(f"--report-to {name}: {error}") from error
 
 
 def make_trainer(

@@ -248,6 +248,17 @@ def test_bad_options(
     assert not (tmp_path / "o" / "run.json").exists()
 
 
+def test_report_to(
+    bert: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = train_options(bert, glue, tmp_path / "run", "--epochs", "0.1")
+    assert cli.main([*options, "--report-to", "no_such_place"]) == 2
+    assert "--report-to no_such_place" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert cli.main([*options, "--report-to", "tensorboard"]) == 0
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+
+
 def test_using_needs_what_train_wrote(
     trained: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
