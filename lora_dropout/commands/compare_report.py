@@ -244,6 +244,8 @@ def _settings_lines(
     cut = {k: v for k, v in first["share_truncated"].items() if v}
     if cut:
         lines.append("- truncated: " + ", ".join(f"{v:.1%} of {k}" for k, v in cut.items()))
+    if first["overlap_left_out"]:
+        lines.append(f"- left out: {first['overlap_left_out']} training examples that dev has too")
     return ["\n".join(lines)]
 
 

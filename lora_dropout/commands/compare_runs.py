@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers.utils.logging import disable_progress_bar
 
 from lora_dropout.commands import models
 from lora_dropout.commands.card import plain
 from lora_dropout.commands.data import draw, load_run
 from lora_dropout.commands.measuring import measure
+from lora_dropout.commands.quiet import ignore_library_warnings
 from lora_dropout.commands.settings import CompareSettings
 from lora_dropout.commands.training import make_trainer, total_steps
 from lora_dropout.config import MaskConfig
 from lora_dropout.tasks.catalogue import find_task
+from lora_dropout.tasks.data_warning import DataWarning
 from lora_dropout.tasks.text import without_overlap
 
 METHODS = ("lora", "dropout", "lora_dropout")
@@ -95,8 +99,16 @@ def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `results`: way to predict -> split -> metrics, `train` among the splits; `seconds` of the
         training; `peak_bytes`, on a GPU the most allocated, else the most resident memory of the
-        process (Linux; None elsewhere); `n_train`, `steps`, `share_truncated`.
+        process (Linux; None elsewhere); `n_train`, `steps`, `share_truncated`, `overlap_left_out`.
     """
+    with warnings.catch_warnings():
+        ignore_library_warnings()
+        warnings.simplefilter("ignore", DataWarning)  # the report tells of both kinds
+        disable_progress_bar()
+        return _run(cell)
+
+
+def _run(cell: Mapping[str, Any]) -> dict[str, Any]:
     if not torch.cuda.is_available():
         # The number of threads decides a sum's last bits: one run, one core, whoever runs it.
         torch.set_num_threads(1)
@@ -184,6 +196,7 @@ def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
             "n_train": len(rows),
             "steps": trainer.state.global_step,
             "share_truncated": truncated,
+            "overlap_left_out": data.overlap,
         }
     )
 

@@ -80,7 +80,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     from lora_dropout.commands.card import write_run
     from lora_dropout.commands.data import draw, load_run
     from lora_dropout.commands.measuring import measure
-    from lora_dropout.commands.training import check_reporters, make_trainer, total_steps
+    from lora_dropout.commands.training import check_reporting, make_trainer, total_steps
     from lora_dropout.config import MaskConfig
     from lora_dropout.hf import detach
     from lora_dropout.tasks.catalogue import find_task
@@ -95,7 +95,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
             f"--output: {settings.output} holds checkpoints of a stopped run; add --resume to go "
             "on with it, or choose another folder"
         )
-    check_reporters(settings.report_to)
+    check_reporting(settings.report_to)
     task = find_task(settings.task)
     data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
     rows = draw(data.train, settings.n_train, seed=settings.seed)

@@ -33,24 +33,6 @@ class _Bar(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4g}")
 
 
-def check_reporters(names: Sequence[str]) -> None:
-    """Refuse a reporter that transformers does not know or that is not installed.
-
-    Args:
-        names: Of `--report-to`.
-
-    Raises:
-        ValueError: If one cannot report.
-    """
-    if tuple(names) in (("none",), ("all",)):
-        return
-    try:
-        for callback in get_reporting_integration_callbacks(list(names)):
-            callback()
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise ValueError(f"--report-to: {error}") from error
-
-
 def total_steps(settings: RunSettings, rows: int, processes: int = 1) -> int:
     """Optimiser steps of a run.
 
@@ -64,6 +46,24 @@ def total_steps(settings: RunSettings, rows: int, processes: int = 1) -> int:
     """
     per_epoch = math.ceil(math.ceil(rows / processes) / settings.batch_size)
     return max(1, math.ceil(per_epoch * settings.epochs))
+
+
+def check_reporting(report_to: Sequence[str]) -> None:
+    """Find out now, not after the model is loaded, whether results can be reported there.
+
+    Args:
+        report_to: Names that transformers knows.
+
+    Raises:
+        ValueError: If one is unknown or its package is missing.
+    """
+    for name in report_to:
+        if name not in ("none", "all"):
+            try:
+                for callback in get_reporting_integration_callbacks([name]):
+                    callback()
+            except (ValueError, ImportError, RuntimeError) as error:
+                raise ValueError(f"--report-to {name}: {error}") from error
 
 
 def make_trainer(

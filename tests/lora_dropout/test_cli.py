@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -235,6 +236,7 @@ def test_bad_config(
         (["--task", "rte"], "--data: no train.tsv or dev.tsv of 'rte'"),
         (["--adapter", "adalora", "--resume"], "--adapter: PEFT cannot resume adalora"),
         (["--resume"], "--resume: there is no checkpoint"),
+        (["--warmup", "1"], "--warmup must be below 1, got 1.0"),
         (["--config", "none.yaml"], "--config: there is no file none.yaml"),
     ],
 )
@@ -246,6 +248,17 @@ def test_bad_options(
     assert cli.main(train_options(bert, data, tmp_path / "o", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o" / "run.json").exists()
+
+
+def test_report_to(
+    bert: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = train_options(bert, glue, tmp_path / "run", "--epochs", "0.1")
+    assert cli.main([*options, "--report-to", "no_such_place"]) == 2
+    assert "--report-to no_such_place" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert cli.main([*options, "--report-to", "tensorboard"]) == 0
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
 
 
 def test_using_needs_what_train_wrote(
@@ -396,6 +409,10 @@ def _key(name: str) -> str:
     return next(method for (method, _), shown in compare_report._NAMES.items() if shown == name)
 
 
+def is_tuning(path: Path) -> bool:
+    return json.loads(path.read_text())["cell"]["tuning"]
+
+
 def test_compare_resumes(
     compared: Path,
     bert: Path,
@@ -404,10 +421,15 @@ def test_compare_resumes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """One run more than the tuning, then Ctrl-C; nothing is computed twice."""
+    keep = {path.name for path in (compared / "runs").iterdir() if is_tuning(path)}
+    shutil.copytree(
+        compared / "runs", tmp_path / "runs", ignore=lambda _, names: set(names) - keep
+    )
     run, cells = compare_runs.run_cell, []
 
     def stop(cell: Any) -> Any:
-        if len(cells) == 7:
+        if cells:
             raise KeyboardInterrupt
         cells.append(cell)
         return run(cell)
@@ -415,13 +437,11 @@ def test_compare_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(compare_runs, "run_cell", stop)
         assert cli.main(compare_options(bert, glue, tmp_path)) == 130
-    kept = len(list((tmp_path / "runs").glob("*.json")))
-    assert kept == 7
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 7
     with monkeypatch.context() as patch:
-        cells.clear()
         patch.setattr(compare_runs, "run_cell", lambda cell: cells.append(cell) or run(cell))
         assert cli.main(compare_options(bert, glue, tmp_path)) == 0
-    assert len(cells) == 12 - kept
+    assert len(cells) == 6 and not any(cell["tuning"] for cell in cells)
     both = [json.loads((f / "compare.json").read_text())["rows"] for f in (compared, tmp_path)]
     costs = ("train_seconds", "predict_seconds_1000", "peak_mb")
     plain, resumed = ([{k: v for k, v in r.items() if k not in costs} for r in b] for b in both)
