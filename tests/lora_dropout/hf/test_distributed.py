@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from lora_dropout import ensemble_predict, sample_masks
+from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import attach
 from lora_dropout.hf.trainer import step_seeds
 from tests.lora_dropout.hf.models import batch, peft_model
-from tests.lora_dropout.hf.test_trainer import ROUTE, counted, reference
-from tests.lora_dropout.hf.two_ranks import RUNS
+from tests.lora_dropout.hf.test_trainer import ROUTE, counted, gradients, reference, same
+from tests.lora_dropout.hf.two_ranks import FSDP_SEEDS, RUNS
 from tests.lora_dropout.strategies import close, generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -78,3 +79,24 @@ def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> N
     found = torch.load(folder / f"{shape}-{mode}-0-predictions.pt", weights_only=True)
     assert found.shape == expected.shape
     close(found, expected, ROUTE)
+
+
+def test_sharded_ranks(folder: Path) -> None:
+    """FSDP: the gradients of the mean over both ranks' losses, each under its own masks."""
+    model = attach(peft_model("llama"), n_instances=2).train()
+    parts = [batch("llama", 4, seed=rank) for rank in (0, 1)]
+    losses = [
+        run_masked(model, part, seeds) for part, seeds in zip(parts, FSDP_SEEDS, strict=True)
+    ]
+    torch.stack(losses).mean().backward()
+    same(torch.load(folder / "fsdp.pt", weights_only=True), gradients(model))
+
+
+def run_masked(model: nn.Module, part: dict[str, Tensor], seeds: Tensor) -> Tensor:
+    masks = sample_masks(model, seeds=seeds)
+    halves = [{k: v[2 * i : 2 * i + 2] for k, v in part.items()} for i in (0, 1)]
+    total, count = torch.zeros(()), counted(part)
+    for index, half in enumerate(halves):
+        with use_masks(model, masks.select(index)):
+            total = total + model(**half).loss * counted(half) / count
+    return total
