@@ -29,11 +29,11 @@ def expected_calibration_error(
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
-    check_count("n_bins", n_bins)
-    probabilities = check_probabilities(probabilities, targets).float()
-    # Imported here: it brings transformers and matplotlib along, seconds in every process.
+    # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
     from torchmetrics.functional.classification import multiclass_calibration_error
 
+    check_count("n_bins", n_bins)
+    probabilities = check_probabilities(probabilities, targets).float()
     error = multiclass_calibration_error(
         probabilities.clamp(max=_BELOW_ONE),
         targets,
