@@ -60,11 +60,11 @@ def draw(context: Context) -> Drawing:
         rows=rows,
         caption=(
             "Bounds on the gap at delta = 0.05 against the exact gap (mean of "
-            f"{DRAWS} samples; band: 5 to 95 %), ridge on 5 bounded inputs, lambda = 1. In the grey "
-            "zone a bound says less than that losses are at most C. Thm 4.4 as printed is "
+            f"{DRAWS} samples; band: 5 to 95 %), ridge on 5 bounded inputs, lambda = 1. In the "
+            "grey zone a bound says less than that losses are at most C. Thm 4.4 as printed is "
             f"{'vacuous everywhere here' if first is None else f'of use from n = {first}'}, and "
-            f"{min(printed.values()):.0f} to {max(printed.values()):.0f} times the mean gap. As the "
-            "paper says, bounds by stability fall with p; the exact gap need not. "
+            f"{min(printed.values()):.0f} to {max(printed.values()):.0f} times the mean gap. As "
+            "the paper says, bounds by stability fall with p; the exact gap need not. "
             + (
                 "Right: digits adapters, constants measured; bounds above the frame are vacuous."
                 if measured
@@ -85,9 +85,8 @@ def _sweep(
     lines: dict[str, list[float]] = {name: [] for name in SHOWN}
     gaps, ranges, rows = [], [], []
     for n, p in points:
-        train, gap = problem.gaps(n, p, DRAWS)
+        train, gap, middle = problem.gaps(n, p, DRAWS)
         where = {"panel": "np"[vary], "n": n, "p": p}
-        middle = float(gap.mean())
         gaps.append((float(np.quantile(gap, 0.05)), middle, float(np.quantile(gap, 0.95))))
         ranges.append(problem.loss_range(p))
         rows.append({**where, "what": "mean gap", "value": middle, "vacuous": False})
@@ -111,11 +110,11 @@ def _sweep(
         if values:
             axis.plot(x, values, color=SHOWN[name], label=name)
     bands = np.array(gaps)
-    axis.plot(x, np.maximum(bands[:, 1], 1e-6), "k.-", label="exact gap, mean")
-    axis.fill_between(x, np.maximum(bands[:, 0], 1e-6), bands[:, 2], color="black", alpha=0.15)
+    axis.plot(x, np.maximum(bands[:, 1], 1e-9), "k.-", label="exact gap, mean")
+    axis.fill_between(x, np.maximum(bands[:, 0], 1e-9), bands[:, 2], color="black", alpha=0.15)
     axis.fill_between(x, ranges, 1e4, color="grey", alpha=0.15, linewidth=0)
     axis.set_yscale("log")
-    axis.set_ylim(1e-4, 1e2)
+    axis.set_ylim(1e-6, 1e2)
     return rows
 
 

@@ -63,7 +63,8 @@ def draw(context: Context) -> Drawing:
         ],
         caption=(
             f"{SETTING}, p = 0.5, {len(training.seeds)} training sets, 95 % t intervals. "
-            f"Temperature: one number fitted on {N_VALIDATION} other examples (mean {temperature:.2f} "
+            f"Temperature: one number fitted on {N_VALIDATION} other examples (mean "
+            f"{temperature:.2f} "
             f"for LoRA), which costs no pass and changes no prediction. Deep ensemble: {MEMBERS} "
             f"plain LoRA runs, {MEMBERS} times the training. Ensemble of LoRA Dropout: {MEMBERS} "
             "masks of one run. Calibration error minus that of LoRA Dropout's ensemble: "

@@ -68,7 +68,8 @@ def draw(context: Context) -> Drawing:
             f"(largest deviation {worst:.1f} standard errors). Middle and right: digits, "
             f"{seen.settings['seeds']} runs, 95 % t intervals. The loss falls with N; at p = 0.5 "
             f"the mean network's loss minus that of the ensemble of {sizes[-1]} is {mean:+.3f} ± "
-            f"{half:.3f}. The calibration error is least at N = {best} and need not fall with N: an "
+            f"{half:.3f}. The calibration error is least at N = {best} and need not "
+            "fall with N: an "
             "average of more members is less confident, which helps only as far as they were "
             "overconfident."
         ),

@@ -72,7 +72,8 @@ def draw(context: Context) -> Drawing:
             "A linear layer of full rank under squared loss: where LoRA Dropout at rate p and "
             "ordinary dropout of its inputs at rate q = 2p - p² bring it, by closed forms "
             f"({OUTPUTS} outputs, {INPUTS} inputs of unit variance, equal correlations). With "
-            f"uncorrelated inputs they end at the same network (largest distance {worst:.1g}); with "
+            "uncorrelated inputs they end at the same network (largest distance "
+            f"{worst:.1g}); with "
             f"correlated ones they do not (up to {apart:.2f} of the solution's size): the masks "
             "rescale the correlations too."
         ),

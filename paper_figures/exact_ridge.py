@@ -71,8 +71,11 @@ class BoundedRidge:
         chosen = rng.integers(len(self.targets), size=n)
         return self.inputs[chosen], self.targets[chosen]
 
-    def gaps(self, n: int, p: float, draws: int, seed: int = 0) -> tuple[Array, Array]:
-        """Exact gaps of samples.
+    def gaps(self, n: int, p: float, draws: int, seed: int = 0) -> tuple[Array, Array, float]:
+        """Exact gaps of samples, and their mean.
+
+        The mean is that of gap + Rhat(c) - R(c) for a fixed c, the solution on the whole law: the
+        same expectation, with the noise of order 1/sqrt(n) gone.
 
         Args:
             n: Sample size.
@@ -81,16 +84,21 @@ class BoundedRidge:
             seed: Of the samples.
 
         Returns:
-            (training risks, gaps), each of shape (draws,).
+            (training risks, gaps, mean gap); the first two of shape (draws,).
         """
-        rng, risks = np.random.default_rng(seed), []
+        rng, risks, controls = np.random.default_rng(seed), [], []
+        whole = ridge_fit(
+            inputs=self.inputs, targets=self.targets, regularization=self.regularization, dropout=p
+        )
         for _ in range(draws):
             x, y = self.sample(n, rng)
             fit = ridge_fit(inputs=x, targets=y, regularization=self.regularization, dropout=p)
             test = float(np.mean((self.targets - self.inputs @ fit.solution) ** 2)) / 2
             risks.append((fit.train_risk, test - fit.train_risk))
+            seen = float(np.mean((y - x @ whole.solution) ** 2)) / 2
+            controls.append(seen - whole.train_risk)
         train, gap = np.array(risks).T
-        return train, gap
+        return train, gap, float(np.mean(gap + np.array(controls)))
 
     def stability(self, n: int, p: float, draws: int, seed: int = 0) -> Array:
         """Exact pointwise hypothesis stability of samples (convention 1/n).

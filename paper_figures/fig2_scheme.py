@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 
 from lora_dropout import LoRADropoutConfig, adapt, sample_masks
 from paper_figures.figure import Context, Drawing, PaperFigure
@@ -67,8 +68,14 @@ def draw(context: Context) -> Drawing:
 
 def _grid(axis: Axes, kept: np.ndarray, color: str) -> None:
     axis.grid(False)
-    axis.pcolormesh(kept[::-1], cmap=plt.matplotlib.colors.ListedColormap(["white", color]),  # type: ignore[attr-defined]
-                    vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.4)  # fmt: skip
+    axis.pcolormesh(
+        kept[::-1],
+        cmap=ListedColormap(["white", color]),
+        vmin=0,
+        vmax=1,
+        edgecolors="#bbbbbb",
+        linewidth=0.4,
+    )
     axis.set_aspect("equal")
     axis.set_xticks([])
     axis.set_yticks([])

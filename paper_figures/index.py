@@ -21,8 +21,8 @@ td, th { border-bottom: 1px solid #8884; padding: .2rem .6rem; text-align: left;
 .verdict { font-weight: 600; }
 .missing { opacity: .7; }
 """
-_HEAD = """LoRA Dropout (arXiv 2404.09610), regenerated: the paper's figures and tables, then those it
-should have had. Every picture has its numbers (CSV) and its settings, versions and commit (JSON)
+_HEAD = """LoRA Dropout (arXiv 2404.09610), regenerated: the paper's figures and tables, then those
+it should have had. Every picture has its numbers (CSV) and its settings, versions and commit (JSON)
 beside it."""
 
 

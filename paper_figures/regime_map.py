@@ -55,11 +55,11 @@ def draw(context: Context) -> Drawing:
     axes[0].plot(ASPECTS, np.maximum(exact, 0), "o", ms=3, color=GREY, label=f"ridge, d = {D}")
     axes[0].plot(ASPECTS, dropout, color=BLUE, label="LoRA Dropout's ensemble, limit")
     axes[0].text(3, 0.05, "gap turns up somewhere", fontsize=8)
-    axes[0].text(0.25, 0.33, "gap falls with p throughout", fontsize=8)
+    axes[0].text(0.22, 0.2, "gap falls with p throughout", fontsize=8)
     axes[0].set_xscale("log")
-    axes[0].set_ylim(0, 0.4)
+    axes[0].set_ylim(0, 0.45)
     axes[0].set_ylabel("critical noise variance over signal power")
-    axes[0].legend(fontsize=8, loc="upper right")
+    axes[0].legend(fontsize=8, loc="upper left")
     grid = regime_map(
         aspects=ASPECTS.tolist(), regularizations=[LAMBDA], noise_to_signal=NOISES.tolist()
     )
@@ -68,9 +68,7 @@ def draw(context: Context) -> Drawing:
     axes[1].set_xscale("log")
     axes[1].grid(False)
     axes[1].set_ylabel("noise variance over signal power")
-    figure.colorbar(
-        picture, ax=axes[1], label=f"share of p in [0, 1] where the gap rises, λ = {LAMBDA}"
-    )
+    figure.colorbar(picture, ax=axes[1], label=f"share of p where the gap rises (λ = {LAMBDA})")
     for axis in axes:
         axis.set_xlabel("examples per input, n/d")
     rows += [

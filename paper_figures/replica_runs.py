@@ -113,7 +113,7 @@ def run_baselines(cell: Cell, *, base: bytes) -> dict[str, dict[str, float]]:
         progress=False,
     )
     labels = pool[1][spare]
-    held = runs.outputs(model, pool[0][spare], inference="mean")  # type: ignore[index]
+    held = runs.outputs(model, pool[0][spare], inference="mean")
     fresh = runs.outputs(model, test[0], inference="mean")
     voted = runs.outputs(
         model, test[0], inference="ensemble", n_instances=cell["members"], seed=cell["seed"]

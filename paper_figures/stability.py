@@ -71,15 +71,16 @@ def draw(context: Context) -> Drawing:
         axes[1].set_axis_off()
     for axis in axes:
         axis.set_xlabel("examples n")
-        axis.legend()
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
     return Drawing(
         figure=figure,
         rows=rows,
         caption=(
             "Mean change of the loss of an example when it is left out. Left: ridge of bounded "
             f"examples, lambda = 1, exact by the hat matrix; it falls like n^{slope:.2f}, and "
-            f"Prop. 4.2 with the slope of the plain loss is at least {smallest:.0f} times as large. "
-            f"{text}"
+            f"Prop. 4.2 with the slope of the plain loss is at least {smallest:.0f} times as large."
+            f" {text}"
         ),
         verdict="not in the paper",
     )

@@ -48,7 +48,7 @@ def tuned_runs(context: Context) -> tuple[dict[Method, list[Run]], dict[Method, 
     training = context.training
     base = pretrained(context.store, epochs=training.pretraining_epochs)
     compute = partial(run_cell, base=base)
-    common = {"base": base, "epochs": training.epochs}
+    common: dict[str, Any] = {"base": base, "epochs": training.epochs}
     keys = [(method, rate) for method in METHODS for rate in training.learning_rates]
     cells = [
         make_cell(**m._asdict(), learning_rate=rate, seed=seed, tuning=True, **common)

@@ -61,8 +61,8 @@ def draw(context: Context) -> Drawing:
         caption=(
             f"{len(claims)} claims of the paper, of its audit, and about measured adapters: "
             f"{shown}. HOLDS UNDER: false as stated, true under a further assumption that the "
-            "ledger names. Verdicts on record; `lora-bounds verify` derives each again from proofs, "
-            "counterexamples, sweeps and measurements (about a minute)."
+            "ledger names. Verdicts on record; `lora-bounds verify` derives each again from "
+            "proofs, counterexamples, sweeps and measurements (about a minute)."
         ),
         verdict="not in the paper",
     )
