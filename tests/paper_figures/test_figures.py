@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from lora_dropout.experiments import digits_setup
+from lora_dropout.tasks.catalogue import GLUE_NAMES, find_task
 from lora_dropout.tasks.digits import DigitsTarget, digits_target
 from paper_figures import (
     bounds_and_gap,
@@ -26,6 +27,7 @@ from paper_figures import (
     replica_runs,
     stability,
     style,
+    table1_glue,
     tuned_runs,
 )
 from paper_figures.__main__ import main
@@ -263,6 +265,12 @@ def test_language_model_tables_come_from_comparisons_on_file(
     assert "sst2 +0.100 ± 0.000" in described["caption"]
     with pytest.raises(ValueError, match="table1_glue has no profile 'quick'"):
         render(figures()["table1_glue"], Context(tmp_path))
+
+
+def test_scores_are_those_of_the_tasks() -> None:
+    assert set(table1_glue.SCORES) == set(GLUE_NAMES)
+    for name, score in table1_glue.SCORES.items():
+        assert find_task(name).score == score
 
 
 def test_measurements_that_are_not_there_skip_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
