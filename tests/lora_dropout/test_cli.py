@@ -423,9 +423,7 @@ def test_compare_resumes(
 ) -> None:
     """One run more than the tuning, then Ctrl-C; nothing is computed twice."""
     keep = {path.name for path in (compared / "runs").iterdir() if is_tuning(path)}
-    shutil.copytree(
-        compared / "runs", tmp_path / "runs", ignore=lambda _, names: set(names) - keep
-    )
+    shutil.copytree(compared / "runs", tmp_path / "runs", ignore=lambda _, names: set(names) - keep)
     run, cells = compare_runs.run_cell, []
 
     def stop(cell: Any) -> Any:

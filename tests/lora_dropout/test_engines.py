@@ -153,7 +153,7 @@ def test_workers_leave_when_their_driver_is_killed(tmp_path):
     """They would compute, for nobody, all that their queue holds."""
     cells = make(tmp_path, "tell", "wait", "wait", "wait")
     driver = start_driver(cells, str(tmp_path / "store"), "local", 2)
-    log, told = tmp_path / "log", tmp_path / "told"
+    told = tmp_path / "told"
     try:
         while not told.exists() or len(computed(tmp_path)) < 3:  # both workers have begun
             assert driver.poll() is None, driver.stderr.read()

@@ -85,9 +85,7 @@ def test_sharded_ranks(folder: Path) -> None:
     """FSDP: the gradients of the mean over both ranks' losses, each under its own masks."""
     model = attach(peft_model("llama"), n_instances=2).train()
     parts = [batch("llama", 4, seed=rank) for rank in (0, 1)]
-    losses = [
-        run_masked(model, part, seeds) for part, seeds in zip(parts, FSDP_SEEDS, strict=True)
-    ]
+    losses = [run_masked(model, part, seeds) for part, seeds in zip(parts, FSDP_SEEDS, strict=True)]
     torch.stack(losses).mean().backward()
     same(torch.load(folder / "fsdp.pt", weights_only=True), gradients(model))
 
