@@ -11,7 +11,6 @@ process of its own for each variant, the growth of its resident set to its highe
 
 import argparse
 import ctypes
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -35,11 +34,10 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import sample_masks
-from lora_dropout.files import atomic_path
 from lora_dropout.hf import attach
 from lora_dropout.objective import InstanceMode, instance_losses
-from lora_dropout.provenance import provenance
 
 VOCABULARY, LENGTH, BATCH, RANK = 1000, 64, 16, 8
 
@@ -163,18 +161,13 @@ def times(name: str, device: torch.device, rounds: int) -> dict[str, list[float]
     seconds: dict[str, list[float]] = {label: [] for label in steps}
     for number in tqdm(range(rounds + 2), desc=f"{Path(name).name}: time"):
         for label, step in steps.items():
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             step()
-            _synchronize(device)
+            synchronize(device)
             if number >= 2:  # the first two warm up
                 seconds[label].append(time.perf_counter() - start)
     return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak_memory(name: str, label: str, device: torch.device) -> float:
@@ -224,17 +217,10 @@ def measure_times(name: str, device: torch.device, rounds: int) -> dict[str, Any
     for label in VARIANTS:
         ratios = np.array(seconds[label]) / np.array(seconds[REFERENCE])
         rows[label] = {
-            "milliseconds": _spread(1000 * np.array(seconds[label])),
-            "time_ratio": _spread(ratios),
+            "milliseconds": spread(1000 * np.array(seconds[label])),
+            "time_ratio": spread(ratios),
         }
     return {"loss_difference_at_p_0": difference, "variants": rows}
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    quartiles = np.quantile(values, [0.25, 0.5, 0.75])
-    return dict(
-        zip(("lower_quartile", "median", "upper_quartile"), quartiles.round(3), strict=True)
-    )
 
 
 def main() -> None:
@@ -254,21 +240,20 @@ def main() -> None:
         for label, row in numbers["variants"].items():
             row["peak_mib"] = [round(peak, 1) for peak in peaks[name][label]]
         models[Path(name).name] = numbers
-    origin = provenance()
-    origin["versions"] |= {name: version(name) for name in ("peft", "transformers")}
+    source = origin()
+    source["versions"] |= {name: version(name) for name in ("peft", "transformers")}
     if options.model:
-        origin["command"] = origin["command"].replace(options.model, Path(options.model).name)
+        source["command"] = source["command"].replace(options.model, Path(options.model).name)
     result = {
-        "provenance": origin,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, one thread",
+        "provenance": source,
+        "device": "cuda" if device.type == "cuda" else "cpu, one thread",
         "dtype": "bfloat16" if device.type == "cuda" else "float32",
         "batch": BATCH,
         "tokens": LENGTH,
         "rank": RANK,
         "models": models,
     }
-    with atomic_path(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.out, result)
     for model, numbers in models.items():
         print(model)
         for label, row in numbers["variants"].items():

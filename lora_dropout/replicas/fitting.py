@@ -25,6 +25,7 @@ from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
 from lora_dropout.replicas.chunk import Chunk, Setting
+from lora_dropout.replicas.memory import default_chunk_size
 from lora_dropout.replicas.replica import Replica
 from lora_dropout.replicas.result import Replicas
 from lora_dropout.replicas.stack import Stack
@@ -86,8 +87,9 @@ def fit_replicas(
     settings = [_setting(r, config, stack, len(targets)) for r in replicas]
     if not settings:
         raise ValueError(f"replicas must not be empty, got replicas={replicas!r}")
+    stack.model.train()
     if chunk_size is None:
-        chunk_size = 64
+        chunk_size = default_chunk_size(stack, inputs, targets, config, loss_fn)
     check_count("chunk_size", chunk_size)
     groups = stack.groups([setting.dropout for setting in settings], chunk_size)
     shared = {
@@ -97,7 +99,6 @@ def fit_replicas(
         "train": fingerprint(train),
         "chunk_size": chunk_size,
     }
-    stack.model.train()
     finished: list[dict[str, Any]] = []
     bar = tqdm(
         total=len(settings) * config.epochs, unit="replica-epoch", disable=not progress, leave=False

@@ -12,9 +12,8 @@ from lora_dropout.batching import Inputs, batch_length, map_inputs, model_device
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.ensemble import Average, Prediction, split_inputs
 from lora_dropout.inject import need_adapters, trainable_parameters
+from lora_dropout.replicas.memory import default_pass_rows
 from lora_dropout.replicas.stack import Stack
-
-_PASS_ROWS = 16384  # examples in one pass, over all replicas and masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,7 @@ class Replicas:
                 a generator of this seed.
             average: What the ensemble averages.
             max_rows: Greatest number of examples of one replica in one pass (see
-                `ensemble_predict`).
+                `ensemble_predict`); where they are large, fewer are taken.
 
         Returns:
             Logits, shape (K, b, ...), on the model's device.
@@ -109,10 +108,13 @@ class Replicas:
         stack.model.eval()
         device = model_device(model)
         inputs = map_inputs(lambda t: t.to(device), inputs)
-        size = batch_length(inputs)
-        members = min(size, max_rows) * (1 if seeds is None else n_instances)
+        members = 1 if seeds is None else n_instances
+        fitting = default_pass_rows(stack, inputs)
+        if stack.config.mask != "activation":  # whose bits go by the place in the pass
+            max_rows = min(max_rows, max(1, fitting // members))
+        together = fitting // (min(batch_length(inputs), max_rows) * members)
         rows = torch.cat([self.parameters[name].flatten(1) for name in stack.parameters], dim=1)
-        groups = stack.groups(self.dropout, max(1, _PASS_ROWS // members))
+        groups = stack.groups(self.dropout, max(1, together))
         done = []
         for chosen in groups:
             rates = [self.dropout[k] for k in chosen]
