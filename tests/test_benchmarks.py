@@ -1,4 +1,4 @@
-"""The benchmarks run, check that what they time agrees, and write what they say; no time is tested."""
+"""The benchmarks run, check that what they time agrees, and write it down; no time is tested."""
 
 import json
 import subprocess

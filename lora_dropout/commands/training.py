@@ -111,6 +111,8 @@ def make_trainer(
         seed=seed,
         remove_unused_columns=False,
         eval_strategy="no",
+        # Said outright: else processes on CPUs would each train alone, and write over each other.
+        use_cpu=not torch.accelerator.is_available(),
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
         **arguments,

@@ -1,5 +1,6 @@
 """Two processes: independent masks a rank, reproducible, the single process's gradients."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.lora_dropout.hf.models import batch, peft_model
 from tests.lora_dropout.hf.test_trainer import ROUTE, counted, gradients, reference, same
 from tests.lora_dropout.hf.two_ranks import FSDP_SEEDS, RUNS
 from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.tasks.tiny import save_tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[3]
@@ -31,6 +33,11 @@ LAUNCHERS = {
 @pytest.fixture(scope="module", params=LAUNCHERS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
+    save_tiny_bert(folder / "bert")
+    for name, size in (("train", 16), ("dev", 4)):
+        lines = [f"{name} {number}\t{number % 2}" for number in range(size)]
+        text = "\n".join(["sentence\tlabel", *lines]) + "\n"
+        (folder / f"{name}.tsv").write_text(text)
     command = [sys.executable, "-m", *LAUNCHERS[request.param]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     script = [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
@@ -79,6 +86,12 @@ def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> N
     found = torch.load(folder / f"{shape}-{mode}-0-predictions.pt", weights_only=True)
     assert found.shape == expected.shape
     close(found, expected, ROUTE)
+
+
+def test_the_command_shares_its_data_among_ranks(folder: Path) -> None:
+    found = json.loads((folder / "command" / "run.json").read_text())
+    assert found["n_train"] == 16 and found["steps"] == 2  # batches of 4, two at a time
+    assert {"loss", "accuracy"} < set(found["results"]["dev"])
 
 
 def test_sharded_ranks(folder: Path) -> None:

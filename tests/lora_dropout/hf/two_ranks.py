@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from lora_dropout import cli
 from lora_dropout.hf import LoRADropoutTrainer, attach
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
 from tests.lora_dropout.hf.models import batch, peft_model
@@ -87,7 +88,14 @@ def sharded(folder: Path) -> None:
         torch.save(gradients, folder / "fsdp.pt")
 
 
+def command(folder: Path) -> None:
+    options = ["train", "--model", str(folder / "bert"), "--task", "sst2", "--data", str(folder)]
+    options += ["--output", str(folder / "command"), "--epochs", "1", "--batch-size", "4"]
+    assert cli.main([*options, "--instances", "2", "--eval-instances", "2"]) == 0
+
+
 if __name__ == "__main__":
+    command(Path(sys.argv[1]))  # first: nobody has told torch that there are two of us
     main(Path(sys.argv[1]))
     sharded(Path(sys.argv[1]))
     distributed.destroy_process_group()
