@@ -3,7 +3,13 @@
 from lora_dropout.adapter_io import load_adapter, save_adapter
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.budget import RankAllocator, RankBudget, orthogonality_penalty
-from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.calibration import (
+    BrierScore,
+    adaptive_calibration_error,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from lora_dropout.config import LoRADropoutConfig, MaskConfig
 from lora_dropout.ensemble import ensemble_predict, predict
 from lora_dropout.evaluation import evaluate
@@ -62,4 +68,8 @@ __all__ = [
     "predict",
     "evaluate",
     "expected_calibration_error",
+    "adaptive_calibration_error",
+    "BrierScore",
+    "brier_score",
+    "negative_log_likelihood",
 ]

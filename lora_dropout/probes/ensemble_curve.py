@@ -23,7 +23,7 @@ from lora_dropout.probes.intervals import Array
 
 @dataclass(frozen=True, eq=False)
 class EnsembleCurve:
-    """Means over ensembles of each size, with Monte Carlo standard errors; arrays of shape (sizes,).
+    """Means over ensembles of each size with Monte Carlo standard errors; shapes (sizes,).
 
     An error is estimated from ensembles that share no member, averaged over several partitions of
     the members. The means are averaged over these too, so the true error is at most as large.

@@ -1,4 +1,4 @@
-"""Expected calibration error against a second implementation."""
+"""Calibration errors and scores against second implementations, by loops and by hand."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from lora_dropout import expected_calibration_error
-from tests.lora_dropout.strategies import SINGLE, normal, seeds
+from lora_dropout import (
+    adaptive_calibration_error,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+from tests.lora_dropout.strategies import IDENTITY, SINGLE, normal, seeds
 
 
 def plain_ece(probabilities: np.ndarray, targets: np.ndarray, n_bins: int) -> float:
@@ -64,6 +69,102 @@ def test_known_values() -> None:
     assert wrong == pytest.approx(1, abs=1e-5)
     half = expected_calibration_error(torch.full((4, 2), 0.5), torch.tensor([0, 1, 0, 1]))
     assert half == pytest.approx(0, abs=1e-6)
+
+
+def test_a_target_is_a_class() -> None:
+    for targets in (torch.tensor([0, 2]), torch.tensor([-1, 0]), torch.tensor([0.0, 1.0])):
+        for measure in (
+            expected_calibration_error,
+            adaptive_calibration_error,
+            brier_score,
+            negative_log_likelihood,
+        ):
+            with pytest.raises(ValueError, match=r"targets must be class indices in \[0, 2\), got"):
+                measure(torch.eye(2), targets)
+
+
+def plain_adaptive(probabilities: np.ndarray, targets: np.ndarray, n_bins: int) -> float:
+    """Sort, share out among ties, cut; the first bins are the larger ones."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    shared = np.array([right[confidence == c].mean() for c in confidence])
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, n_bins)
+    return sum(abs(shared[p].sum() - confidence[p].sum()) for p in parts if len(p)) / len(targets)
+
+
+@given(st.integers(1, 40), st.integers(2, 4), st.integers(1, 50), st.booleans(), seeds())
+def test_adaptive_error_against_plain_numpy(
+    n: int, classes: int, bins: int, ties: bool, seed: int
+) -> None:
+    probabilities = (2 * normal(n, classes, seed=seed)).softmax(dim=1)
+    if ties:
+        probabilities = probabilities[torch.arange(n) % 3 % n]
+    targets = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    got = adaptive_calibration_error(probabilities, targets, n_bins=bins)
+    want = plain_adaptive(probabilities.numpy(), targets.numpy(), bins)
+    assert got == pytest.approx(want, abs=IDENTITY)
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 1))
+    again = adaptive_calibration_error(probabilities[shuffled], targets[shuffled], n_bins=bins)
+    assert again == pytest.approx(got, abs=IDENTITY)
+
+
+def test_adaptive_error_by_hand() -> None:
+    # Confidences 0.6, 0.7 | 0.8, 0.9; right: no, yes | yes, yes. |1 - 1.3| + |2 - 1.7| over 4.
+    top = torch.tensor([0.9, 0.7, 0.8, 0.6], dtype=torch.float64)
+    probabilities = torch.stack([top, 1 - top], dim=1)
+    targets = torch.tensor([0, 0, 0, 1])
+    assert adaptive_calibration_error(probabilities, targets, n_bins=2) == pytest.approx(0.15)
+    # One bin: 3 of 4 right at a mean confidence of 0.75.
+    assert adaptive_calibration_error(probabilities, targets, n_bins=1) == pytest.approx(0.0)
+
+
+def plain_brier(probabilities: np.ndarray, targets: np.ndarray, n_bins: int) -> list[float]:
+    n, classes = probabilities.shape
+    score = reliability = resolution = uncertainty = within = 0.0
+    for c in range(classes):
+        f, o = probabilities[:, c], (targets == c).astype(float)
+        score += np.mean((f - o) ** 2)
+        uncertainty += o.mean() * (1 - o.mean())
+        bins = np.minimum((f * n_bins).astype(int), n_bins - 1)
+        for b in set(bins):
+            fb, ob = f[bins == b], o[bins == b]
+            share = len(fb) / n
+            reliability += share * (fb.mean() - ob.mean()) ** 2
+            resolution += share * (ob.mean() - o.mean()) ** 2
+            within += share * (fb.var() - 2 * np.mean((fb - fb.mean()) * (ob - ob.mean())))
+    return [score, reliability, resolution, uncertainty, within]
+
+
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(1, 20), seeds())
+def test_brier_score_against_loops_and_its_identity(
+    n: int, classes: int, bins: int, seed: int
+) -> None:
+    probabilities = (2 * normal(n, classes, seed=seed)).softmax(dim=1)
+    targets = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    got = brier_score(probabilities, targets, n_bins=bins)
+    parts = [got.score, got.reliability, got.resolution, got.uncertainty, got.within_bins]
+    want = plain_brier(probabilities.numpy(), targets.numpy(), bins)
+    assert parts == pytest.approx(want, abs=IDENTITY)
+    total = got.reliability - got.resolution + got.uncertainty + got.within_bins
+    assert got.score == pytest.approx(total, abs=IDENTITY)
+
+
+def test_brier_score_of_few_forecasts_needs_no_term_within_bins() -> None:
+    # Murphy's three terms alone, where a bin holds one value: 0.8 three times of 4, 0.2 never.
+    rain = torch.tensor([0.8] * 4 + [0.2] * 4, dtype=torch.float64)
+    targets = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0])
+    got = brier_score(torch.stack([1 - rain, rain], dim=1), targets, n_bins=10)
+    assert got.within_bins == pytest.approx(0.0, abs=IDENTITY)
+    assert got.reliability == pytest.approx(2 * (0.5 * 0.05**2 + 0.5 * 0.2**2))
+    assert got.resolution == pytest.approx(2 * 0.375**2)
+    assert got.uncertainty == pytest.approx(2 * 0.375 * 0.625)
+
+
+def test_negative_log_likelihood_by_hand() -> None:
+    probabilities = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    got = negative_log_likelihood(probabilities, torch.tensor([0, 1]))
+    assert got == pytest.approx((np.log(4) + np.log(2)) / 2)
+    assert negative_log_likelihood(torch.eye(2), torch.tensor([1, 1])) == np.inf
 
 
 def test_bad_input() -> None:
