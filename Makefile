@@ -1,10 +1,10 @@
-# The two commands of the README: `make figures` and `make test`. Both set themselves up.
+# The commands of the README: `make figures` and `make test`. Both set themselves up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation clean help
+.PHONY: figures test lint mutation measurements bench bench-gpu notebooks lab clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,22 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings,
 mutation: $(VENV)/.installed-mutation  ## mutate the formulas of lora_bounds; list what the tests miss
 	$(BIN)/python -m mutmut run
 	$(BIN)/python -m mutmut results
+
+bench: $(VENV)/.installed-test  ## benchmarks: ratios against what each thing replaces (CPU)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/.installed-test  ## the same on a GPU
+	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no GPU here")'
+	$(BIN)/python -m benchmarks --out benchmarks/results/gpu
+
+notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures
+	cd notebooks && LORA_DROPOUT_STATIC=1 ../$(BIN)/jupytext --quiet --to ipynb --execute 0*.py
+
+lab: $(VENV)/.installed-notebooks  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+measurements: $(VENV)/.installed-test  ## train and measure anew what the ledger judges (an hour; resumes)
+	$(BIN)/python -m lora_dropout.experiments --out lora_bounds/measurements/data
 
 clean:  ## remove the environment and caches (results stay: they are work done)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage mutants

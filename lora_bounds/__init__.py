@@ -7,6 +7,9 @@
 True
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lora_bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
 from lora_bounds.ensemble import (
     EnsembleLosses,
@@ -74,6 +77,48 @@ from lora_bounds.stability import (
     self_consistent_stability,
     uniform_stability,
 )
+
+if TYPE_CHECKING:
+    from lora_bounds.dropout_regimes import (
+        SampledRisks,
+        dropout_limit_risks,
+        dropout_turning_ratio,
+        sampled_dropout_risks,
+    )
+    from lora_bounds.regime_grid import RegimeMap, Rise, regime_map, rising_rates
+    from lora_bounds.regimes import (
+        CriticalRatio,
+        SpectralRisks,
+        critical_ratio,
+        ridge_risks,
+        turning_ratio,
+    )
+    from lora_bounds.spectra import Spectrum, marchenko_pastur, wishart_spectrum
+    from lora_bounds.trend_tests import RateResult, TrendResult, page_trend, rate_exponent
+
+# Looked up when first used: scipy.optimize and scipy.stats take longer to import than all else.
+_LATER = {
+    "SampledRisks": "dropout_regimes",
+    "dropout_limit_risks": "dropout_regimes",
+    "dropout_turning_ratio": "dropout_regimes",
+    "sampled_dropout_risks": "dropout_regimes",
+    "RegimeMap": "regime_grid",
+    "Rise": "regime_grid",
+    "regime_map": "regime_grid",
+    "rising_rates": "regime_grid",
+    "CriticalRatio": "regimes",
+    "SpectralRisks": "regimes",
+    "critical_ratio": "regimes",
+    "ridge_risks": "regimes",
+    "turning_ratio": "regimes",
+    "Spectrum": "spectra",
+    "marchenko_pastur": "spectra",
+    "wishart_spectrum": "spectra",
+    "RateResult": "trend_tests",
+    "TrendResult": "trend_tests",
+    "page_trend": "trend_tests",
+    "rate_exponent": "trend_tests",
+}
 
 __all__ = [
     # results
@@ -146,4 +191,37 @@ __all__ = [
     "leave_one_out_fits",
     "logistic_fit",
     "logistic_loss",
+    # regimes of ridge and LoRA Dropout, trends (T1 to T3)
+    "SampledRisks",
+    "dropout_limit_risks",
+    "dropout_turning_ratio",
+    "sampled_dropout_risks",
+    "RegimeMap",
+    "Rise",
+    "regime_map",
+    "rising_rates",
+    "CriticalRatio",
+    "SpectralRisks",
+    "critical_ratio",
+    "ridge_risks",
+    "turning_ratio",
+    "Spectrum",
+    "marchenko_pastur",
+    "wishart_spectrum",
+    "RateResult",
+    "TrendResult",
+    "page_trend",
+    "rate_exponent",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"lora_bounds.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

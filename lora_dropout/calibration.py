@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lora_dropout.checks import check_count
 
@@ -30,6 +29,9 @@ def expected_calibration_error(
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
+    # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     check_count("n_bins", n_bins)
     probabilities = check_probabilities(probabilities, targets).float()
     error = multiclass_calibration_error(

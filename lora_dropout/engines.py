@@ -4,7 +4,10 @@ An engine yields (position, value or `Failure`) as cells finish. Ray is used dir
 backend for it hands out results only when all are there, which a killed driver would lose.
 """
 
+import functools
 import os
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -47,16 +50,31 @@ def _attempt(task: Task, cell: Any) -> Any:
         return Failure.of(error)
 
 
-def _attempt_at(task: Task, index: int, cell: Any) -> tuple[int, Any]:
+def _attempt_at(task: Task, index: int, cell: Any, driver: int) -> tuple[int, Any]:
+    _leave_with(driver)
     return index, _attempt(task, cell)
+
+
+@functools.cache
+def _leave_with(driver: int) -> None:
+    # A killed driver cannot stop its workers: they would compute what nobody takes, and wait on.
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != driver:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _local(task: Task, cells: Sequence[Any], jobs: int | None, gpus: float) -> Outcomes:
     left = dict(enumerate(cells))
     for attempt in range(RETRIES + 1):
-        tasks = [joblib.delayed(_attempt_at)(task, *item) for item in left.items()]
+        tasks = [joblib.delayed(_attempt_at)(task, *item, os.getpid()) for item in left.items()]
         parallel = joblib.Parallel(
-            n_jobs=jobs or os.cpu_count() or 1, batch_size=1, return_as="generator_unordered"
+            n_jobs=jobs or os.cpu_count() or 1,
+            batch_size=1,
+            return_as="generator_unordered",
         )
         try:
             for index, value in parallel(tasks):

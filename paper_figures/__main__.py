@@ -2,13 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_dropout.engines import ENGINES
-from paper_figures import fig1_losses
+from paper_figures.figure import Context, Missing, Training, render
+from paper_figures.index import write_index
+from paper_figures.registry import figures
 
-FIGURES: dict[str, Callable[..., list[Path]]] = {"fig1": fig1_losses.run}
+PROFILES = {
+    "quick": "a small transformer on digits, and exact results: minutes on two cores",
+    "lm": "a pretrained encoder, from the results of `lora-dropout compare` on file",
+    "paper": "the paper's models and tasks, from such results",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +26,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    known = figures()
+    options = _parser().parse_args(arguments)
+    if options.action == "list":
+        for name, figure in known.items():
+            print(f"{name:24} {figure.title}  [{', '.join(figure.profiles)}]")
+        return 0
+    if options.jobs is not None and options.jobs < 1:
+        _parser().error(f"--jobs must be at least 1, got {options.jobs}")
+    if options.seeds is not None and options.seeds < 2:
+        _parser().error(f"--seeds must be at least 2, got {options.seeds}")
+    names = options.names if options.names not in ([], ["all"]) else list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        _parser().error(f"no figure named {', '.join(unknown)}; there are: {', '.join(known)}")
+    training = Training()
+    if options.seeds is not None:
+        training = training._replace(seeds=tuple(range(options.seeds)))
+    context = Context(options.out, options.profile, training, options.jobs, options.engine)
+    return _run(names, context)
+
+
+def _run(names: Sequence[str], context: Context) -> int:
+    known, missing = figures(), {}
+    try:
+        for name in names:
+            if context.profile not in known[name].profiles:
+                continue
+            print(f"{name}: {known[name].title}", file=sys.stderr)
+            try:
+                render(known[name], context)
+            except Missing as reason:
+                missing[name] = str(reason)
+                print(f"{name}: skipped: {reason}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
+    print(f"report: {write_index(known, context.out, missing=missing)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m paper_figures",
         description="Regenerate figures and tables. Finished runs are kept: a killed command goes "
@@ -27,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("action", nargs="?", choices=["run", "list"], default="run")
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures (default: all)")
+    parser.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        default="quick",
+        help="; ".join(f"{name}: {text}" for name, text in PROFILES.items()),
+    )
+    parser.add_argument("--seeds", type=int, help="training seeds (default: 6)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder (%(default)s)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: all processors)")
     parser.add_argument(
@@ -36,28 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where: worker processes here, or a Ray cluster (RAY_ADDRESS, else one on this "
         "machine) (%(default)s)",
     )
-    options = parser.parse_args(arguments)
-    if options.action == "list":
-        for name, figure in FIGURES.items():
-            print(f"{name}\t{(sys.modules[figure.__module__].__doc__ or '').splitlines()[0]}")
-        return 0
-    names = list(FIGURES) if options.names in ([], ["all"]) else options.names
-    unknown = [name for name in names if name not in FIGURES]
-    if unknown:
-        parser.error(f"no figure named {', '.join(unknown)}; there are: {', '.join(FIGURES)}")
-    if options.jobs is not None and options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, got {options.jobs}")
-    written: list[Path] = []
-    try:
-        for name in names:
-            written += FIGURES[name](options.out, jobs=options.jobs, engine=options.engine)
-    except KeyboardInterrupt:
-        print("\nstopped; finished runs are kept, the same command goes on", file=sys.stderr)
-        return 130
-    print("wrote:")
-    for path in written:
-        print(f"  {path}")
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fine-tuning runs on the digits task: the settings that figures share, and one run as a cell."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lora_dropout import (
 )
 from lora_dropout.ensemble import Prediction
 from lora_dropout.files import atomic_path
+from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.sweeps import Cell, Store
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer
@@ -84,7 +86,8 @@ def run_cell(cell: Cell, *, base: bytes) -> dict[str, Any]:
 
     Returns:
         `history` (see `FitResult`), and `final`: test metrics by inference mode (validation
-        metrics when tuning).
+        metrics when tuning). A model trained without masks is also measured with masks put on
+        afterwards at p = 0.5, `masks at test` (the paper's Drop_test).
     """
     torch.set_num_threads(1)  # one run a core
     seed, epochs, dropout = cell["seed"], cell["epochs"], cell["dropout"]
@@ -127,14 +130,14 @@ def _budget(steps: int) -> RankBudget:
 
 
 def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, dict[str, float]]:
-    modes: tuple[Prediction, ...] = ("ensemble", "mean", "raw") if dropout else ("mean",)
-    return {
-        mode: evaluate(
-            model,
-            data,
-            inference=mode,
-            n_instances=4,
-            generator=torch.Generator().manual_seed(seed + 2**32),
-        )
-        for mode in modes
-    }
+    def measured(mode: Prediction) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(seed + 2**32)
+        return evaluate(model, data, inference=mode, n_instances=4, generator=generator)
+
+    if dropout:
+        modes: tuple[Prediction, ...] = ("ensemble", "mean", "raw")
+        return {mode: measured(mode) for mode in modes}
+    found = {"mean": measured("mean")}
+    for layer in need_masked_layers(model).values():
+        layer.config = replace(layer.config, dropout=0.5)
+    return found | {"masks at test": measured("ensemble")}

@@ -11,13 +11,16 @@ from lora_dropout.files import atomic_path
 ORANGE, BLUE, GREEN, RED, GREY = "#E69F00", "#0072B2", "#009E73", "#D55E00", "#555555"
 
 
+SAVE_DPI = 150
+
+
 def use_style() -> None:
     """Set matplotlib's defaults for the process; no window is ever opened."""
     matplotlib.use("Agg")
     matplotlib.rcParams.update(
         {
             "figure.dpi": 100,
-            "savefig.dpi": 200,
+            "savefig.dpi": SAVE_DPI,
             "font.size": 10,
             "axes.spines.top": False,
             "axes.spines.right": False,

@@ -1,5 +1,6 @@
 """Hypothesis profiles: `ci` (default) is deterministic; `thorough` and `nightly` search wider."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -15,3 +16,9 @@ settings.register_profile(
     "nightly", deadline=None, max_examples=5000, suppress_health_check=_SLOW_IS_FINE
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is imported by now from collection: accelerate collects after each training."""
+    gc.collect()
+    gc.freeze()

@@ -1,7 +1,8 @@
-"""Real data and weights that are not part of the repository: found by an environment variable.
+"""Real data and weights that are not part of the repository.
 
 `LORA_DROPOUT_TEST_FILES` names a folder with `data/glue/<task>/*.tsv` and
-`models/all-MiniLM-L6-v2-fp16`. Tests that need one of them skip, with the reason, where it is not.
+`models/all-MiniLM-L6-v2-fp16`; without it, a folder `shared` beside the checkout is looked at.
+Tests that need one of them skip, with the reason, where it is not.
 """
 
 import os
@@ -12,6 +13,7 @@ import pytest
 VARIABLE = "LORA_DROPOUT_TEST_FILES"
 GLUE_DATA = "data/glue"
 ENCODER = "models/all-MiniLM-L6-v2-fp16"
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 
 def local_files(name: str) -> Path:
@@ -23,10 +25,8 @@ def local_files(name: str) -> Path:
     Returns:
         The folder.
     """
-    root = os.environ.get(VARIABLE)
-    if not root:
-        pytest.skip(f"needs {name}: set {VARIABLE} to a folder that holds it")
-    folder = Path(root) / name
+    root = Path(os.environ.get(VARIABLE) or BESIDE)
+    folder = root / name
     if not folder.is_dir():
-        pytest.skip(f"needs {name}: {VARIABLE} is set, but there is no {folder}")
+        pytest.skip(f"needs {name}, which is not in {root}; {VARIABLE} may name another folder")
     return folder

@@ -68,6 +68,7 @@ class LoRADropoutMixin:
         self._share = 1.0  # of an instance in the loss
         self._copies = 1  # of the batch in a pass
         self._micro_step = (-1, 0)
+        self._scaling_known = False
         self._check_parallelism()
 
     # What the mixin uses of the Trainer it is put before.
@@ -75,6 +76,8 @@ class LoRADropoutMixin:
     args: Any
     state: Any
     accelerator: Any
+    model_accepts_loss_kwargs: bool
+    _prepare_inputs: Any
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -90,6 +93,8 @@ class LoRADropoutMixin:
             The loss (Eq. 7), detached.
         """
         step = super().training_step  # type: ignore[misc]
+        if not self._scales_by(model, inputs, num_items_in_batch):
+            num_items_in_batch = None
         masks = self._next_masks()
         if self.mode != "loop" or self.n_instances == 1:
             self._copies = self.n_instances if self.mode == "batched" else 1
@@ -189,6 +194,33 @@ class LoRADropoutMixin:
         if loss is None:
             loss = torch.stack(losses).mean()
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    @torch.no_grad()
+    def _scales_by(self, model: nn.Module, inputs: Mapping[str, Any], items: Any) -> bool:
+        """Returns whether the model divides its loss by `items`; finds out once.
+
+        transformers believes it of every model whose forward takes `**kwargs`. BERT's classifiers
+        take and ignore them: accumulated over k batches, their gradient would be k times too large.
+        """
+        parts = self.args.gradient_accumulation_steps * self.args.world_size
+        if self._scaling_known or items is None or parts == 1 or self._own_loss():
+            return items is not None
+        self._scaling_known = True
+        if not self.model_accepts_loss_kwargs:
+            return True
+        prepared = self._prepare_inputs(inputs)
+        training = [module for module in model.modules() if module.training]
+        model.eval()  # without dropout, so that both passes see the same network
+        try:
+            with use_masks(self.model, "mean"):
+                once, twice = (
+                    model(**prepared, num_items_in_batch=k * items)["loss"] for k in (1, 2)
+                )
+        finally:
+            for module in training:
+                module.training = True
+        self.model_accepts_loss_kwargs = not torch.equal(once, twice)
+        return self.model_accepts_loss_kwargs
 
     def _own_loss(self) -> bool:
         return any(getattr(self, name, None) for name in ("compute_loss_func", "label_smoother"))

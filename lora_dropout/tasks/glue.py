@@ -8,7 +8,7 @@ integers or names as labels. Nothing in these files is quoted.
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from transformers import DataCollatorWithPadding
 
 from lora_dropout.calibration import expected_calibration_error
 from lora_dropout.tasks.text import (
-    DataWarning,
     Encoded,
     Head,
     TextTask,
@@ -285,34 +284,6 @@ def require_labels(name: str, rows: Dataset) -> None:
             f"{name}: {missing} of {len(rows)} examples have no label (-1), as in the test sets of "
             "GLUE, whose labels are not public; measure on dev instead"
         )
-
-
-def without_overlap(train: Dataset, others: Mapping[str, Dataset], *, name: str) -> Dataset:
-    """Take out of the training data what is in a split to measure on; CoLA has such sentences.
-
-    Args:
-        train: Training rows.
-        others: Splits to measure on.
-        name: Of the task, for the warning.
-
-    Returns:
-        The rest of `train`; what was taken out is warned of.
-    """
-    keys = [c for c in ("sentence1", "sentence2") if c in train.column_names]
-    seen = {key for rows in others.values() for key in _keys(rows, keys)}
-    kept = [i for i, key in enumerate(_keys(train, keys)) if key not in seen]
-    if len(kept) < len(train):
-        warnings.warn(
-            f"{name}: {len(train) - len(kept)} of {len(train)} training examples are also in "
-            f"{', '.join(others)}; they are left out of the training data",
-            DataWarning,
-            stacklevel=2,
-        )
-    return train.select(kept)
-
-
-def _keys(rows: Dataset, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(zip(*(list(rows[column]) for column in columns), strict=True))
 
 
 _ENTAILMENT = ("entailment", "not_entailment")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from lora_dropout.checks import check_count
+from lora_dropout.tasks.data_warning import DataWarning
 
 try:
     from datasets import Dataset, load_dataset
@@ -25,12 +26,10 @@ except ImportError as error:  # pragma: no cover
 
 Head = Literal["classification", "regression", "spans", "causal"]
 
+# Columns by which two examples are the same; of SQuAD's, all questions on one text are.
+_TEXTS = ("sentence1", "sentence2", "context", "instruction", "input")
 _WARN_TRUNCATED = 0.01  # a share worth a warning
 _BAD_ROWS = 1e-3  # the official QQP files hold a few broken lines
-
-
-class DataWarning(UserWarning):
-    """Something in the data that a reader of the results should know."""
 
 
 @dataclass(frozen=True)
@@ -334,3 +333,31 @@ def warn_truncated(name: str, encoded: Encoded, max_length: int) -> Encoded:
             stacklevel=3,
         )
     return encoded
+
+
+def without_overlap(train: Dataset, others: Mapping[str, Dataset], *, name: str) -> Dataset:
+    """Take out of the training data what is in a split to measure on; CoLA has such sentences.
+
+    Args:
+        train: Training rows.
+        others: Splits to measure on.
+        name: Of the task, for the warning.
+
+    Returns:
+        The rest of `train`; what was taken out is warned of.
+    """
+    columns = [column for column in _TEXTS if column in train.column_names]
+    seen = {key for rows in others.values() for key in _keys(rows, columns)}
+    kept = [i for i, key in enumerate(_keys(train, columns)) if key not in seen]
+    if len(kept) < len(train):
+        warnings.warn(
+            f"{name}: {len(train) - len(kept)} of {len(train)} training examples are also in "
+            f"{', '.join(others)}; they are left out of the training data",
+            DataWarning,
+            stacklevel=2,
+        )
+    return train.select(kept)
+
+
+def _keys(rows: Dataset, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(zip(*(list(rows[column]) for column in columns), strict=True))

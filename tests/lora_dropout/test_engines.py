@@ -1,5 +1,6 @@
 """Engines: equal values, dead workers, dead drivers. Cells are in `cells.py`."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -129,13 +130,14 @@ def test_a_killed_driver_goes_on_and_computes_no_finished_cell_again(
     log = tmp_path / "log"
     driver = start_driver(cells, str(store.folder), engine, jobs)
     try:
-        finished = len(does) - len(twice)
+        finished, deadline = len(does) - len(twice), time.monotonic() + 120
         while (
             not log.exists()
             or len(computed(tmp_path)) < len(does)
             or sum(store.path(cell).exists() for cell in cells) < finished
         ):
             assert driver.poll() is None, driver.stderr.read()
+            assert time.monotonic() < deadline, "finished cells are not kept at once"
             time.sleep(0.05)
     finally:
         driver.send_signal(signal.SIGKILL)
@@ -145,6 +147,48 @@ def test_a_killed_driver_goes_on_and_computes_no_finished_cell_again(
     values = run_cells(act, cells, store=store, jobs=jobs, engine=engine)
     assert values == [train_a_little(cell) for cell in cells]
     assert computed(tmp_path) == sorted([*range(len(does)), *twice])
+
+
+def test_workers_leave_when_their_driver_is_killed(tmp_path):
+    """They would compute, for nobody, all that their queue holds."""
+    cells = make(tmp_path, "tell", "wait", "wait", "wait")
+    driver = start_driver(cells, str(tmp_path / "store"), "local", 2)
+    told = tmp_path / "told"
+    try:
+        while not told.exists() or len(computed(tmp_path)) < 3:  # both workers have begun
+            assert driver.poll() is None, driver.stderr.read()
+            time.sleep(0.02)
+        workers = set(children(driver.pid))
+        assert int(told.read_text()) in workers
+    finally:
+        driver.kill()
+        driver.wait()
+        driver.stderr.close()
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in workers if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (tmp_path / "gate").touch()
+    assert not left
+    assert sorted(computed(tmp_path)) == [0, 1, 2]
+
+
+def children(pid):
+    """Processes with this parent (Linux)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_two_drivers_on_one_store_lose_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """Two processes: independent masks a rank, reproducible, the single process's gradients."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from lora_dropout import ensemble_predict, sample_masks
+from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import attach
 from lora_dropout.hf.trainer import step_seeds
 from tests.lora_dropout.hf.models import batch, peft_model
-from tests.lora_dropout.hf.test_trainer import ROUTE, counted, reference
-from tests.lora_dropout.hf.two_ranks import MODES
+from tests.lora_dropout.hf.test_trainer import ROUTE, counted, gradients, reference, same
+from tests.lora_dropout.hf.two_ranks import FSDP_SEEDS, RUNS
 from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.tasks.tiny import save_tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[3]
@@ -30,6 +33,11 @@ LAUNCHERS = {
 @pytest.fixture(scope="module", params=LAUNCHERS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
+    save_tiny_bert(folder / "bert")
+    for name, size in (("train", 16), ("dev", 4)):
+        lines = [f"{name} {number}\t{number % 2}" for number in range(size)]
+        text = "\n".join(["sentence\tlabel", *lines]) + "\n"
+        (folder / f"{name}.tsv").write_text(text)
     command = [sys.executable, "-m", *LAUNCHERS[request.param]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     script = [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
@@ -40,10 +48,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_ranks(folder: Path, mode: str) -> None:
-    ranks = [torch.load(folder / f"{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    model = attach(peft_model("llama"), n_instances=2).train()
+@pytest.mark.parametrize(("shape", "mode"), RUNS)
+def test_ranks(folder: Path, shape: str, mode: str) -> None:
+    ranks = [torch.load(folder / f"{shape}-{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model = attach(peft_model(shape), n_instances=2).train()
     first = min(layer for layer in sample_masks(model).layers)
     parts, seeds = [], []
     for rank, state in enumerate(ranks):
@@ -56,8 +64,10 @@ def test_ranks(folder: Path, mode: str) -> None:
             seeds.append(drawn)
     drawn_rows = torch.cat([rows for state in ranks for rows in state["rows"]])
     assert len(drawn_rows.unique(dim=0)) == len(drawn_rows) == 8
-    # Every rank ends with the step along the gradient of the mean over all labels.
-    _, gradients = reference(model, parts, seeds, mode, sum(map(counted, parts)))
+    # Every rank ends with the step along the gradient of the mean over all labels (of the batches'
+    # means, with BERT, which here is the same).
+    items = sum(map(counted, parts)) if shape == "llama" else None
+    _, gradients = reference(model, parts, seeds, mode, items)
     start = dict(model.named_parameters())
     for state in ranks:
         assert state["weights"].keys() == gradients.keys()
@@ -65,14 +75,39 @@ def test_ranks(folder: Path, mode: str) -> None:
             close(weight, start[name].detach() - gradients[name], ROUTE)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_ranks_predict_as_one_ensemble(folder: Path, mode: str) -> None:
-    ranks = [torch.load(folder / f"{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    model = attach(peft_model("llama"), n_instances=2).eval()
-    model.load_state_dict(ranks[0]["weights"], strict=False)
-    inputs = {k: v for k, v in batch("llama", 16, seed=3).items() if k != "labels"}
+@pytest.mark.parametrize(("shape", "mode"), RUNS)
+def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> None:
+    state = torch.load(folder / f"{shape}-{mode}-0.pt", weights_only=True)
+    model = attach(peft_model(shape), n_instances=2).eval()
+    model.load_state_dict(state["weights"], strict=False)
+    inputs = {k: v for k, v in batch(shape, 16, seed=3).items() if k != "labels"}
     masks = sample_masks(model, n_instances=2, generator=generator(7 + 2**32))
     expected = ensemble_predict(model, inputs, masks=masks)
-    found = torch.load(folder / f"{mode}-0-predictions.pt", weights_only=True)
+    found = torch.load(folder / f"{shape}-{mode}-0-predictions.pt", weights_only=True)
     assert found.shape == expected.shape
     close(found, expected, ROUTE)
+
+
+def test_the_command_shares_its_data_among_ranks(folder: Path) -> None:
+    found = json.loads((folder / "command" / "run.json").read_text())
+    assert found["n_train"] == 16 and found["steps"] == 2  # batches of 4, two at a time
+    assert {"loss", "accuracy"} < set(found["results"]["dev"])
+
+
+def test_sharded_ranks(folder: Path) -> None:
+    """FSDP: the gradients of the mean over both ranks' losses, each under its own masks."""
+    model = attach(peft_model("llama"), n_instances=2).train()
+    parts = [batch("llama", 4, seed=rank) for rank in (0, 1)]
+    losses = [run_masked(model, part, seeds) for part, seeds in zip(parts, FSDP_SEEDS, strict=True)]
+    torch.stack(losses).mean().backward()
+    same(torch.load(folder / "fsdp.pt", weights_only=True), gradients(model))
+
+
+def run_masked(model: nn.Module, part: dict[str, Tensor], seeds: Tensor) -> Tensor:
+    masks = sample_masks(model, seeds=seeds)
+    halves = [{k: v[2 * i : 2 * i + 2] for k, v in part.items()} for i in (0, 1)]
+    total, count = torch.zeros(()), counted(part)
+    for index, half in enumerate(halves):
+        with use_masks(model, masks.select(index)):
+            total = total + model(**half).loss * counted(half) / count
+    return total

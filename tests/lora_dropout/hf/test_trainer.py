@@ -124,11 +124,13 @@ def test_gradients_are_those_of_the_definition(
 
 
 @pytest.mark.parametrize("mode", ["loop", "batched"])
-@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_accumulated_gradients(tmp_path: Path, mode: str, shape: str) -> None:
-    run = trainer(tmp_path, shape, settings={"mode": mode})
+    """BERT's classifier ignores the number of labels that transformers hands it."""
+    run = trainer(tmp_path, shape, settings={"mode": mode}, gradient_accumulation_steps=2)
     parts = [batch(shape, 4, seed=s) for s in (3, 4)]
-    parts[1]["labels"][:, 2:] = -100
+    if shape != "bert":
+        parts[1]["labels"][:, 2:] = -100
     run.current_gradient_accumulation_steps = 2
     run.create_optimizer()
     count = run._get_num_items_in_batch(parts, torch.device("cpu"))
@@ -136,7 +138,8 @@ def test_accumulated_gradients(tmp_path: Path, mode: str, shape: str) -> None:
         run.training_step(run.model, dict(part), count)
     found = gradients(run.model)
     seeds = [step_seeds(3, seed=7, rank=0, step=0, micro_step=m) for m in (0, 1)]
-    same(found, reference(run.model, parts, seeds, mode, int(count))[1])
+    items = None if shape == "bert" else int(count)
+    same(found, reference(run.model, parts, seeds, mode, items)[1])
 
 
 @pytest.mark.parametrize("mode", ["loop", "batched", "grouped"])

@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from lora_dropout import cli
 from lora_dropout.hf import LoRADropoutTrainer, attach
-from lora_dropout.model_masks import Masks
-from tests.lora_dropout.hf.models import peft_model
+from lora_dropout.model_masks import Masks, sample_masks, use_masks
+from tests.lora_dropout.hf.models import batch, peft_model
 from tests.lora_dropout.hf.test_trainer import Rows, arguments
 
-MODES = ("loop", "batched", "grouped")
+# BERT's classifier does not divide its loss by the number of labels, llama's language model does.
+RUNS = (("llama", "loop"), ("llama", "batched"), ("llama", "grouped"), ("bert", "loop"))
+
+FSDP_SEEDS = (torch.tensor([1, 2]), torch.tensor([3, 4]))
 
 
 class Recorder(LoRADropoutTrainer):
@@ -37,10 +45,11 @@ class Recorder(LoRADropoutTrainer):
 
 
 def main(folder: Path) -> None:
-    for mode in MODES:
-        model = attach(peft_model("llama"), n_instances=2)
-        data = Rows("llama", 16)
-        data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
+    for shape, mode in RUNS:
+        model = attach(peft_model(shape), n_instances=2)
+        data = Rows(shape, 16)
+        if shape == "llama":
+            data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
         run = Recorder(
             model,
             arguments(
@@ -55,11 +64,38 @@ def main(folder: Path) -> None:
         rank = run.args.process_index
         weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         state = {"seen": run.seen, "rows": run.rows, "weights": weights}
-        torch.save(state, folder / f"{mode}-{rank}.pt")
+        torch.save(state, folder / f"{shape}-{mode}-{rank}.pt")
         scores = run.predict(data).predictions  # type: ignore[arg-type]
-        torch.save(torch.from_numpy(scores), folder / f"{mode}-{rank}-predictions.pt")
+        torch.save(torch.from_numpy(scores), folder / f"{shape}-{mode}-{rank}-predictions.pt")
+
+
+def sharded(folder: Path) -> None:
+    """A pass under PyTorch's FSDP, each rank with its masks and its batch; no Trainer."""
+    rank, mesh = distributed.get_rank(), init_device_mesh("cpu", (2,))
+    model = attach(peft_model("llama"), n_instances=2).train()
+    for module in model.modules():
+        if isinstance(module, LlamaDecoderLayer):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    with use_masks(model, sample_masks(model, seeds=FSDP_SEEDS[rank]), rows=4):
+        model(**batch("llama", 4, seed=rank)).loss.backward()
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        assert isinstance(parameter, DTensor)
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad.full_tensor()
+    if rank == 0:
+        torch.save(gradients, folder / "fsdp.pt")
+
+
+def command(folder: Path) -> None:
+    options = ["train", "--model", str(folder / "bert"), "--task", "sst2", "--data", str(folder)]
+    options += ["--output", str(folder / "command"), "--epochs", "1", "--batch-size", "4"]
+    assert cli.main([*options, "--instances", "2", "--eval-instances", "2"]) == 0
 
 
 if __name__ == "__main__":
+    command(Path(sys.argv[1]))  # first: nobody has told torch that there are two of us
     main(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()
+    sharded(Path(sys.argv[1]))
+    distributed.destroy_process_group()

@@ -11,8 +11,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from lora_dropout.calibration import expected_calibration_error
 from lora_dropout.tasks import text
 from lora_dropout.tasks.catalogue import GLUE_NAMES, TASK_NAMES, find_task
-from lora_dropout.tasks.glue import GLUE, GlueTask, require_labels, without_overlap
-from lora_dropout.tasks.text import DataWarning, Encoded
+from lora_dropout.tasks.data_warning import DataWarning
+from lora_dropout.tasks.glue import GLUE, GlueTask, require_labels
+from lora_dropout.tasks.text import Encoded, without_overlap
 from tests.local_files import GLUE_DATA, local_files
 from tests.lora_dropout.tasks.tiny import bert_tokenizer
 

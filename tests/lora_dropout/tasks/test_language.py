@@ -10,10 +10,10 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from lora_dropout.tasks import text
+from lora_dropout.tasks.data_warning import DataWarning
 from lora_dropout.tasks.instructions import InstructionTask, prompt
 from lora_dropout.tasks.mmlu import MmluTask, letter_tokens
 from lora_dropout.tasks.mmlu import prompt as question_prompt
-from lora_dropout.tasks.text import DataWarning
 from tests.lora_dropout.tasks.tiny import bert_tokenizer, bytes_tokenizer, tiny_gpt2
 
 RECORDS = [

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lora_dropout.tasks import text
+from lora_dropout.tasks.data_warning import DataWarning
 from lora_dropout.tasks.squad import SQUAD, Windows, _scores
-from lora_dropout.tasks.text import DataWarning
 from tests.lora_dropout.tasks.tiny import bert_tokenizer
 
 CONTEXT = "paris is the capital of france . rome is the capital of italy . he was born in 1976 ."

@@ -101,6 +101,7 @@ def save_tiny_bert(folder: Path, **settings: Any) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
+        initializer_range=0.5,  # features of some size, as after pretraining
         **settings,
     )
     BertForSequenceClassification(config).save_pretrained(folder)

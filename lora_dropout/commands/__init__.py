@@ -1,0 +1,1 @@
+"""The subcommands of `lora-dropout`; their parsers import nothing heavy."""

@@ -1,0 +1,328 @@
+"""Base models, adapters and masks, as the command puts them together."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora.layer import LoraLayer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from lora_dropout.config import MaskConfig
+from lora_dropout.hf import attach
+from lora_dropout.tasks.text import TextTask
+
+_HEADS: dict[str, tuple[Any, TaskType]] = {
+    "classification": (AutoModelForSequenceClassification, TaskType.SEQ_CLS),
+    "regression": (AutoModelForSequenceClassification, TaskType.SEQ_CLS),
+    "spans": (AutoModelForQuestionAnswering, TaskType.QUESTION_ANS),
+    "causal": (AutoModelForCausalLM, TaskType.CAUSAL_LM),
+}
+
+
+def load_base(
+    name: str,
+    task: TextTask,
+    *,
+    seed: int = 0,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    precision: str = "float32",
+    empty: bool = False,
+) -> tuple[nn.Module, Any, tuple[str, ...]]:
+    """Load a base model with the head a task needs, and its tokenizer.
+
+    Args:
+        name: On the hub, or a folder. Weights are read from safetensors files only.
+        task: The task.
+        seed: Of the weights of a head that the model does not bring.
+        revision: On the hub.
+        trust_remote_code: Whether code in the repository may run.
+        precision: `float32`, or `bf16` for base weights in bfloat16.
+        empty: Make the model without weights, on the meta device.
+
+    Returns:
+        (model, tokenizer, class names in the order of the model's outputs).
+
+    Raises:
+        OSError: If the model cannot be had.
+    """
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    auto, _ = _HEADS[task.head]
+    try:
+        config = AutoConfig.from_pretrained(name, **common)
+        order = class_order(config, task.labels) if task.head == "classification" else ()
+        if task.head == "classification":
+            config.num_labels = len(order)
+            config.id2label = dict(enumerate(order))
+            config.label2id = {label: i for i, label in enumerate(order)}
+            config.problem_type = "single_label_classification"
+        elif task.head == "regression":
+            config.num_labels, config.problem_type = 1, "regression"
+        tokenizer = AutoTokenizer.from_pretrained(name, **common)
+        if tokenizer.pad_token is None:  # GPT-2's and Llama's kind
+            tokenizer.pad_token = tokenizer.eos_token
+        config.pad_token_id = tokenizer.pad_token_id
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        if empty:
+            with torch.device("meta"):
+                return auto.from_config(config, dtype=dtype), tokenizer, order
+        torch.manual_seed(seed)
+        model = auto.from_pretrained(
+            name,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a head of another task gives way to a new one
+            **common,
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(f"--model: {name!r} could not be loaded: {error}") from error
+    return model, tokenizer, order
+
+
+def class_order(config: Any, labels: Sequence[str]) -> tuple[str, ...]:
+    """The order of a model's classes: its own, if it names the task's classes.
+
+    Args:
+        config: The model's.
+        labels: The task's classes.
+
+    Returns:
+        The classes.
+    """
+    named = {int(i): str(name).lower() for i, name in (config.id2label or {}).items()}
+    if sorted(named.values()) == sorted(labels):
+        return tuple(named[i] for i in range(len(named)))
+    return tuple(labels)
+
+
+def length_limit(model: nn.Module, tokenizer: Any) -> int | None:
+    """The greatest number of tokens a model takes.
+
+    Args:
+        model: Of `transformers`.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        The number, or None if neither says one.
+    """
+    config: Any = model.config
+    stated = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    known = [n for n in stated if isinstance(n, int) and 0 < n < 10**9]
+    return min(known) if known else None
+
+
+def choose_length(wanted: int | None, task: TextTask, model: nn.Module, tokenizer: Any) -> int:
+    """The number of tokens to encode with.
+
+    Args:
+        wanted: From the flag.
+        task: Its usual number stands in.
+        model: Of `transformers`.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If more are wanted than the model takes.
+    """
+    limit = length_limit(model, tokenizer)
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ValueError(f"--max-length must be at most {limit} for this model, got {wanted}")
+    return wanted or min(task.max_length, limit or task.max_length)
+
+
+def add_adapter(
+    model: nn.Module,
+    task: TextTask,
+    *,
+    adapter: str,
+    rank: int,
+    alpha: float,
+    target_modules: Sequence[str],
+    total_steps: int = 1,
+    lora_dropout: float = 0.0,
+    seed: int = 0,
+) -> Any:
+    """Put a PEFT adapter on a model; all else but the head is frozen.
+
+    Args:
+        model: Of `transformers`.
+        task: Its head is trained whole and saved with the adapter.
+        adapter: `lora` or `adalora`.
+        rank: Rank r; AdaLoRA prunes from 3r/2 to r on average, as in its paper.
+        alpha: Scale.
+        target_modules: Names, or `all-linear`.
+        total_steps: Of the training; AdaLoRA's schedule needs them.
+        lora_dropout: PEFT's own dropout.
+        seed: Of the initial factors.
+
+    Returns:
+        The PEFT model; what is trained is in float32.
+
+    Raises:
+        ValueError: If no layer matches.
+    """
+    common: dict[str, Any] = {
+        "lora_alpha": alpha,
+        "lora_dropout": lora_dropout,
+        "target_modules": "all-linear" if "all-linear" in target_modules else list(target_modules),
+        "task_type": _HEADS[task.head][1],
+    }
+    if adapter == "adalora":
+        # A tenth of the steps before pruning, three tenths after it, as the paper's GLUE runs.
+        config: Any = AdaLoraConfig(
+            init_r=max(rank + 1, 3 * rank // 2),
+            target_r=rank,
+            tinit=total_steps // 10,
+            tfinal=3 * total_steps // 10,
+            deltaT=max(1, total_steps // 100),
+            total_step=max(2, total_steps),
+            **common,
+        )
+    else:
+        config = LoraConfig(r=rank, **common)
+    if "all-linear" in target_modules and task.head == "spans":
+        config.exclude_modules = ["qa_outputs"]  # PEFT spares other heads by itself
+    torch.manual_seed(seed)
+    try:
+        with _quiet():
+            adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(f"--target-modules: {error}") from error
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def put_masks(model: nn.Module, masks: MaskConfig, *, n_instances: int) -> nn.Module:
+    """Attach the masks without the advice on saving, which `save_folded` follows.
+
+    Args:
+        model: A PEFT model.
+        masks: Their settings.
+        n_instances: N of the training.
+
+    Returns:
+        The same model.
+    """
+    with _quiet():
+        return attach(
+            model,
+            dropout=masks.dropout,
+            mask=masks.mask,
+            n_instances=n_instances,
+            rescale=masks.rescale,
+            inference=masks.inference,
+        )
+
+
+def load_trained(
+    base: nn.Module, folder: Path, masks: MaskConfig | None, *, n_instances: int
+) -> nn.Module:
+    """Load what `train` saved, masks attached as they were in training.
+
+    Saved factors are folded: plain PEFT computes the mean network from them. Here they are
+    unfolded again, so that all three ways to predict are those of the end of training.
+
+    Args:
+        base: The base model.
+        folder: The adapter's.
+        masks: Their settings; None attaches none.
+        n_instances: N.
+
+    Returns:
+        The model, in eval mode.
+    """
+    with _quiet():
+        model = PeftModel.from_pretrained(base, str(folder))
+    if masks is not None:
+        with torch.no_grad():
+            for layer in model.modules():
+                if isinstance(layer, LoraLayer) and masks.mean_factor != 1.0:
+                    factors = layer.lora_B["default"]
+                    getattr(factors, "weight", factors).div_(masks.mean_factor)
+        put_masks(model, masks, n_instances=n_instances)
+    return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Advice that the command follows by itself: on saving, and on GPT-2's transposed layers.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="with rescale=False", category=UserWarning)
+        # AdaLoRA's checkpoints, where a layer has lost its whole rank.
+        warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out", category=UserWarning)
+        yield
+
+
+def trainable_report(model: nn.Module) -> dict[str, Any]:
+    """What would be trained.
+
+    Args:
+        model: A PEFT model.
+
+    Returns:
+        `layers` (name -> trainable numbers in it), `trainable`, `total`, `share`, and bytes of
+        `weights`, `gradients`, `optimizer` (AdamW's two moments).
+    """
+    layers: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            short = name.removeprefix("base_model.model.").split(".lora_")[0]
+            short = short.split(".modules_to_save")[0]
+            layers[short] = layers.get(short, 0) + parameter.numel()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in trained)
+    return {
+        "layers": layers,
+        "trainable": trainable,
+        "total": total,
+        "share": trainable / total,
+        "weights": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+    }
+
+
+def activation_bytes(
+    config: Any, *, rows: int, tokens: int, checkpointing: bool, precision: str
+) -> int | None:
+    """Activations kept for the backward pass of a standard transformer.
+
+    Korthikanti et al. 2022 (arXiv 2205.05198), Eqs. 1 and 7: s b h (34 + 5 a s / h) bytes a layer
+    in half precision, 2 s b h with recomputation. In float32 twice that, roughly an upper bound.
+
+    Args:
+        config: The model's.
+        rows: Examples in a pass, copies for each instance included.
+        tokens: Tokens an example.
+        checkpointing: Whether activations are recomputed.
+        precision: `float32` or `bf16`.
+
+    Returns:
+        Bytes, or None if the model is not described in these terms.
+    """
+    sizes = [getattr(config, k, None) for k in ("hidden_size", "num_attention_heads")]
+    layers = getattr(config, "num_hidden_layers", None)
+    if not all(isinstance(size, int) and size > 0 for size in (*sizes, layers)):
+        return None
+    h, a = sizes
+    assert isinstance(h, int) and isinstance(a, int) and isinstance(layers, int)
+    each = tokens * rows * h * (2.0 if checkpointing else 34 + 5 * a * tokens / h)
+    return int(layers * each * (1 if precision == "bf16" else 2))

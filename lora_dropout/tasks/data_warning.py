@@ -1,0 +1,5 @@
+"""The warning of the text tasks; here, so that a command can know it before it imports them."""
+
+
+class DataWarning(UserWarning):
+    """Something in the data that a reader of the results should know."""

@@ -1,0 +1,89 @@
+"""Table 2: budgets of trained parameters; on digits, ranks."""
+
+from functools import partial
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from paper_figures.digits_runs import pretrained
+from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
+from paper_figures.replica_runs import SETTING, fingerprint, run_law
+from paper_figures.statistics import mean_interval
+from paper_figures.style import BLUE, GREEN, RED
+
+RANKS = (2, 4, 8)
+LINES = (
+    ("LoRA", 0.0, "", BLUE),
+    ("LoRA Dropout, ensemble", 0.5, "_ensemble", RED),
+    ("LoRA Dropout, mean", 0.5, "", GREEN),
+)
+
+
+def draw(context: Context) -> Drawing:
+    """Draw accuracy and loss over the rank.
+
+    Args:
+        context: How much to train.
+
+    Returns:
+        The drawing.
+    """
+    training = context.training
+    base = pretrained(context.store, epochs=training.pretraining_epochs)
+    keys = [(rank, rate) for rank in RANKS for rate in (0.0, 0.5)]
+    cells = [
+        {
+            "base": fingerprint(base),
+            "rank": rank,
+            "dropout": rate,
+            "mask": "row_column",
+            "seeds": len(training.seeds),
+            "steps": 2 * training.epochs,
+        }
+        for rank, rate in keys
+    ]
+    values = context.compute(partial(run_law, base=base), cells, title="budgets")
+    found = dict(zip(keys, values, strict=True))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    rows, gains = [], []
+    for axis, metric in zip(axes, ("accuracy", "test_loss"), strict=True):
+        for label, rate, suffix, color in LINES:
+            points = [found[rank, rate][metric + suffix] for rank in RANKS]
+            bands = np.array([mean_interval(p) for p in points])
+            axis.errorbar(RANKS, bands[:, 0], yerr=bands[:, 1], marker="o", color=color,
+                          label=label, capsize=2)  # fmt: skip
+            rows += [
+                {"rank": rank, "method": label, "metric": metric, "seed": seed, "value": value}
+                for rank, column in zip(RANKS, points, strict=True)
+                for seed, value in enumerate(column)
+            ]
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(RANKS, [str(rank) for rank in RANKS])
+        axis.set_xlabel("rank")
+        axis.set_ylabel(metric.replace("_", " "))
+    axes[0].legend()
+    for rank in RANKS:
+        pair = found[rank, 0.5]["accuracy_ensemble"], found[rank, 0.0]["accuracy"]
+        gains.append(mean_interval(list(np.subtract(*pair))))
+    better = [mean > half for mean, half in gains]
+    worse = [mean < -half for mean, half in gains]
+    verdict: Verdict = "not resolved"
+    if any(better) or any(worse):
+        verdict = "reproduced" if all(better) else "contradicted" if not any(better) else "weakened"
+    shown = ", ".join(
+        f"rank {rank} {mean:+.3f} ± {half:.3f}"
+        for rank, (mean, half) in zip(RANKS, gains, strict=True)
+    )
+    return Drawing(
+        figure=figure,
+        rows=rows,
+        caption=(
+            f"{SETTING}, p = 0.5, {len(training.seeds)} seeds, 95 % t intervals. In place of the "
+            "paper's SQuAD, which needs its models: the same question, whether LoRA Dropout helps "
+            f"at each budget of parameters. Accuracy of its ensemble minus LoRA's: {shown}."
+        ),
+        verdict=verdict,
+    )
+
+
+FIGURE = PaperFigure("table2_budgets", "Table 2: budgets of parameters", draw)
