@@ -45,6 +45,15 @@ def test_larger_steps_mean_fewer_replicas() -> None:
     assert chunk(replace(CONFIG, mode="grouped")) > chunk()
 
 
+def test_what_the_optimizer_holds_counts() -> None:
+    model, x, y = problem(width=400)
+    stack = Stack(model)
+    alone = replace(CONFIG, batch_size=1, n_instances=1)
+    size = memory.default_chunk_size(stack, x, y, alone, F.cross_entropy)
+    # Parameters, gradient and two moments in float64, at the least.
+    assert size * 4 * 8 * sum(stack.sizes) <= 2**26
+
+
 def test_the_budget_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     most = chunk()
     monkeypatch.setitem(memory._BUDGET, "cpu", memory._BUDGET["cpu"] // 2)
