@@ -139,6 +139,6 @@ def _bootstrap(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    ends = zip(np.asarray(found.low), np.asarray(found.high), strict=True)
+    ends = np.stack([np.asarray(found.low), np.asarray(found.high)], axis=-1)
     intervals = [Interval(float(low), float(high), confidence) for low, high in ends]
     return measure(everything).tolist(), intervals
