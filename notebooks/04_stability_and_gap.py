@@ -70,7 +70,11 @@ found = {n: retrain(network, (inputs[:n], labels[:n]), config=how, examples=rang
          for n in (16, 64)}
 for n, stability in found.items():
     print(f"n = {n}: beta {stability.loss.absolute:.2g}, another seed alone {stability.noise.absolute:.2g}")
-assert found[64].loss.absolute < found[16].loss.absolute
+assert found[64].noise.absolute > found[64].loss.absolute / 10
+
+# %% [markdown]
+# Beside each stands what another seed alone does: where the two are of one size, a single sample says
+# little about stability. [The gallery](../paper_figures/gallery/stability.csv) has digits over 32 samples.
 
 
 # %% [markdown]

@@ -77,7 +77,7 @@ for (kind, curve), color in zip(curves.items(), (RED, ORANGE)):
         axis.errorbar(curve.sizes, values, yerr=2 * errors, color=color, marker="o", ms=3, label=f"averages {kind}")
 for axis, level, name in ((axes[0], mean["loss"], "loss"), (axes[1], mean["ece"], "calibration error")):
     axis.axhline(level, color=BLUE, linestyle="--", label="mean network")
-    axis.set(xlabel="N", ylabel=f"test {name}", xscale="log")
+    axis.set(xlabel="N", ylabel=f"test {name}")
 axes[0].legend(fontsize=8)
 show(figure)
 assert np.all(np.diff(curves["probabilities"].loss) < 1e-6)

@@ -61,9 +61,11 @@ def picture(p, correlation):
     figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
     q = float(drop_probability(dropout=p))
     for axis, law, rate, name in ((axes[0], "row_column", p, "LoRA Dropout at p"), (axes[1], "activation", q, "dropout at 2p - p²")):
-        axis.imshow(effective_moment(law=law, second_moment=moment, dropout=rate), cmap="cividis")
+        matrix = effective_moment(law=law, second_moment=moment, dropout=rate)
+        mesh = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=1.2 / (1 - p) ** 2)
         axis.set_title(f"M, {name}")
         axis.grid(False)
+    figure.colorbar(mesh, ax=axes[1])
     axes[2].scatter(ours.ravel(), usual.ravel(), color=RED)
     axes[2].axline((0, 0), slope=1, color="black", linewidth=0.8)
     axes[2].set(xlabel="entries, LoRA Dropout", ylabel="entries, dropout")
@@ -112,12 +114,14 @@ assert min(correlations.values()) > 0.05
 # %%
 folder = Path(os.environ.get("LORA_DROPOUT_TEST_FILES", "")) / "models" / "all-MiniLM-L6-v2-fp16"
 if folder.is_dir():
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoTokenizer
 
     encoder = AutoModel.from_pretrained(folder).float().eval()
-    tokens = torch.randint(1000, 20000, (16, 32), generator=torch.Generator().manual_seed(0))
+    lines = (folder.parents[1] / "data" / "glue" / "sst2" / "dev.tsv").read_text().split("\n")[1:65]
+    tokens = AutoTokenizer.from_pretrained(folder)([line.split("\t")[0] for line in lines], padding=True, return_tensors="pt")
     with torch.no_grad():
-        x = encoder(tokens, output_hidden_states=True).hidden_states[3].flatten(0, 1)
+        states = encoder(**tokens, output_hidden_states=True).hidden_states[3]
+    x = states[tokens["attention_mask"].bool()]
     moment = (x.T @ x / len(x)).double()
     off = (moment / moment.diag().sqrt()[:, None] / moment.diag().sqrt()[None]).fill_diagonal_(0)
     print(f"encoder, layer 3: {float(off.abs().mean()):.2f}")

@@ -8,7 +8,10 @@ from importlib import import_module
 from lora_bounds.claims import Claim
 from lora_bounds.ledger.tested_by import TESTED_BY
 
-THEMES = ("sparsity", "stability", "generalization", "ensemble", "linear", "other_bounds", "trends")
+THEMES = (
+    *("sparsity", "stability", "generalization", "ensemble", "linear", "other_bounds", "trends"),
+    "measured",
+)
 
 
 def all_claims() -> tuple[Claim, ...]:

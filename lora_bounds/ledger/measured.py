@@ -251,7 +251,7 @@ CLAIMS = (
         statement="With 40 % of all labels corrupted the test loss is U-shaped in p.",
         assumptions=RATES,
         evidence=(measurement("digits_rates", test_loss_is_u_shaped_under_noise),),
-        recorded=Verdict.HOLDS,
+        recorded=Verdict.NOT_ESTABLISHED,
         formula="R(0) > R(p) < R(0.7) at the best p between, chosen on other runs",
     ),
     Claim(
@@ -263,7 +263,7 @@ CLAIMS = (
             measurement("digits_sizes", gap_rate_of_lora),
             measurement("digits_sizes", gap_rate_of_lora_dropout),
         ),
-        recorded=Verdict.HOLDS,
+        recorded=Verdict.REFUTED,
         formula="mean gap ~ n^(-1/2)",
         functions=_EXPONENT,
     ),
@@ -338,7 +338,7 @@ CLAIMS = (
         statement="LoRA Dropout with an ensemble of 32 has a higher test accuracy than LoRA.",
         assumptions=MEMBERS,
         evidence=(measurement("digits_ensemble", ensemble_beats_lora_in_accuracy),),
-        recorded=Verdict.HOLDS,
+        recorded=Verdict.REFUTED,
         formula="accuracy(ensemble) - accuracy(LoRA) > 0, equal settings",
     ),
     Claim(

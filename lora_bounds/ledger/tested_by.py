@@ -14,6 +14,7 @@ _ENSEMBLE = "test_ensemble.py::test_"
 _PAC_BAYES = "test_pac_bayes.py::test_"
 _LINEAR = "test_linear.py::test_"
 _REGIMES = "test_regimes.py::test_"
+_MEASURED = "test_measured.py::test_it_finds_what_is_planted_and_refutes_the_reverse"
 
 TESTED_BY: dict[str, tuple[str, ...]] = {
     "Eq. 2": (
@@ -198,4 +199,21 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         f"{_REGIMES}the_sample_tends_to_the_limit",
         f"{_REGIMES}the_limit_turns_where_the_ratio_says",
     ),
+    "Digits, gap over p": (_MEASURED,),
+    "Digits, gap over p, corrupted labels": (_MEASURED,),
+    "Digits, training loss over p": (_MEASURED,),
+    "Digits, test loss over p": (_MEASURED,),
+    "Digits, test loss over p, corrupted labels": (_MEASURED,),
+    "Digits, gap over n": (_MEASURED,),
+    "Digits, stability over n": (_MEASURED,),
+    "Digits, stability over n, plain LoRA": (_MEASURED,),
+    "Digits, stability against p": (_MEASURED,),
+    "Digits, example against seed": (_MEASURED,),
+    "Digits, ensemble size": (_MEASURED,),
+    "Digits, ensemble against mean network": (_MEASURED,),
+    "Digits, test loss against LoRA": (_MEASURED,),
+    "Digits, accuracy against LoRA": (_MEASURED,),
+    "Digits, calibration against LoRA": (_MEASURED,),
+    "Digits, bounds against gap": ("test_measured.py::test_bounds_by_hand",),
+    "Digits, Thm 4.4 says something": ("test_measured.py::test_bounds_by_hand",),
 }
