@@ -27,6 +27,8 @@ from lora_bounds import counterexamples
 from lora_bounds.ledger import all_claims, find_claims
 
 use_style()
+
+# %%
 claims = all_claims()
 print(len(claims), "claims:", dict(Counter(str(claim.recorded) for claim in claims)))
 for claim in claims:

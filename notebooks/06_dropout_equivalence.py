@@ -39,6 +39,7 @@ def solutions(p, correlation):
     return ours, usual, moment
 
 
+# %%
 def distance(p, correlation):
     ours, usual, _ = solutions(p, correlation)
     return float(np.linalg.norm(ours - usual) / np.linalg.norm(truth))
@@ -60,18 +61,19 @@ def picture(p, correlation):
     ours, usual, moment = solutions(p, correlation)
     figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
     q = float(drop_probability(dropout=p))
-    for axis, law, rate, name in ((axes[0], "row_column", p, "LoRA Dropout at p"), (axes[1], "activation", q, "dropout at 2p - p²")):
+    ways = (("row_column", p, "LoRA Dropout at p"), ("activation", q, "dropout at 2p - p²"))
+    for axis, (law, rate, name) in zip(axes, ways):
         matrix = effective_moment(law=law, second_moment=moment, dropout=rate)
         mesh = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=1.2 / (1 - p) ** 2)
-        axis.set_title(f"M, {name}")
-        axis.grid(False)
+        axis.set(title=f"M, {name}", xticks=[], yticks=[])
     figure.colorbar(mesh, ax=axes[1])
     axes[2].scatter(ours.ravel(), usual.ravel(), color=RED)
     axes[2].axline((0, 0), slope=1, color="black", linewidth=0.8)
-    axes[2].set(xlabel="entries, LoRA Dropout", ylabel="entries, dropout")
+    axes[2].set(xlabel="LoRA Dropout", ylabel="dropout", title="entries")
     return figure
 
 
+# %%
 box = explore(picture, {"p": FloatSlider(0.5, min=0, max=0.95), "correlation": FloatSlider(0.6, min=0, max=0.95)})
 
 # %% [markdown]

@@ -30,6 +30,7 @@ from lora_dropout import predict, sample_masks
 from lora_dropout.hf import attach, detach
 from lora_dropout.objective import instance_loss
 
+# %%
 warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own renames
 use_style()
 torch.manual_seed(0)
@@ -65,6 +66,7 @@ def sentences(n, seed):
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, labels
 
 
+# %%
 off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 files = Path(os.environ.get("LORA_DROPOUT_TEST_FILES") or "nowhere")
 if (files / "models").is_dir() and not FAST:
