@@ -1,6 +1,7 @@
 """Results of `lora-dropout compare` on file: what the profiles `lm` and `paper` draw from."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,26 @@ def compared_runs(context: Context, tasks: Sequence[str]) -> dict[str, Runs]:
             f"compare.csv into paper_figures/results/{context.profile}/TASK/"
         )
     return found
+
+
+def describe(context: Context, task: str) -> str:
+    """Model and size of a comparison, in words.
+
+    Args:
+        context: The profile.
+        task: Name of a task.
+
+    Returns:
+        A phrase; empty if the comparison's JSON is not on file.
+    """
+    file = FOLDER / context.profile / task / "compare.json"
+    if not file.is_file():
+        return ""
+    settings = json.loads(file.read_text())["settings"]
+    size = settings["n_train"]
+    rate = ", ".join(f"{p:g}" for p in settings["dropout"])
+    examples = "all training examples" if size is None else f"{size} training examples"
+    return f"{Path(settings['model']).name}, {examples}, p = {rate}, N = {settings['instances']}"
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from paper_figures.compared import Runs, compared_runs
+from paper_figures.compared import Runs, compared_runs, describe
 from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
 from paper_figures.statistics import mean_interval
 from paper_figures.style import BLUE, GREEN, GREY, ORANGE, RED
@@ -72,7 +72,8 @@ def draw(context: Context) -> Drawing:
         figure=figure,
         rows=rows,
         caption=(
-            f"GLUE dev sets, {seeds} seeds, 95 % t intervals; each method with the learning rate "
+            f"GLUE dev sets ({describe(context, next(iter(found)))}), {seeds} seeds, 95 "
+            "% t intervals; each method with the learning rate "
             "that was best on a validation set of its own. LoRA Dropout's ensemble minus LoRA, "
             f"seed by seed: {gains}. Not on file: {', '.join(absent) or 'none'}."
         ),
