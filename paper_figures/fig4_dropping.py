@@ -56,11 +56,13 @@ def draw(context: Context) -> Drawing:
         for a in orders
     ]
     intervals = [mean_interval(list(values)) for values in lead]
-    verdict: Verdict = "weakened"
-    if wanted and all(mean > half for mean, half in intervals):
+    better = [mean > half for mean, half in intervals]
+    worse = [mean < -half for mean, half in intervals]
+    verdict: Verdict = "not resolved"
+    if any(better) or any(worse):
+        verdict = "weakened" if any(better) else "contradicted"
+    if wanted and all(better):
         verdict = "reproduced"
-    elif all(mean < -half for mean, half in intervals):
-        verdict = "contradicted"
     shown = "; ".join(
         f"{name}: {' > '.join(orders[a])}" for a, name in (("lora", "LoRA"), ("adalora", "AdaLoRA"))
     )
