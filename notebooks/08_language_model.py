@@ -22,6 +22,7 @@ import warnings
 from pathlib import Path
 
 import torch
+import transformers
 from interactive import FAST, use_style
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -32,6 +33,7 @@ from lora_dropout.objective import instance_loss
 
 # %%
 warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own renames
+transformers.logging.set_verbosity_error()  # the new classifier is meant to be new
 use_style()
 torch.manual_seed(0)
 
