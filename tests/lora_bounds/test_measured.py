@@ -101,21 +101,26 @@ def test_nothing_planted_is_left_open() -> None:
     assert found.low < 0 < found.high
 
 
-def _bounds(gap_high: float, bound: float | None) -> Measurement:
+def _bounds(gap: float, bound: float | None, status: str = "holds") -> Measurement:
     return _seen(
         {"sizes": [8], "regularizations": [0.1], "delta": 0.05},
-        gap=[[0.1]],
-        gap_high=[[gap_high]],
-        names=[[["Thm 4.4 as printed", "another"]]],
-        bounds=[[[bound, 3.0]]],
-        violated=[[[]]],
+        gap=[[gap]],
+        gap_low=[[gap - 0.25]],
+        gap_high=[[gap + 0.25]],
+        names=[[["Thm 4.4 as printed", "another", "PAC-Bayes"]]],
+        bounds=[[[bound, 3.0, 0.0]]],
+        status=[[["vacuous", "holds", status]]],
     )
 
 
 def test_bounds_by_hand() -> None:
-    assert measured.no_bound_is_exceeded(_bounds(0.5, 2.0)).low == 1.5
-    assert measured.no_bound_is_exceeded(_bounds(2.5, 2.0)).high == -0.5
-    assert measured.no_bound_is_exceeded(_bounds(2.5, None)).low == 0.5
+    found = measured.no_bound_is_exceeded(_bounds(0.5, 2.0))
+    assert (found.low, found.high) == (1.25, 1.75)
+    assert measured.no_bound_is_exceeded(_bounds(2.5, 2.0)).high == -0.25
+    undecided = measured.no_bound_is_exceeded(_bounds(2.0, 2.0))
+    assert undecided.low < 0 < undecided.high
+    assert measured.no_bound_is_exceeded(_bounds(2.5, None)).low == 0.25
+    assert measured.no_bound_is_exceeded(_bounds(0.5, 2.0, "exceeded, it is open")).high < 0
     assert measured.theorem_4_4_says_something(_bounds(0.5, 2.0)).low > 2.6
     assert measured.theorem_4_4_says_something(_bounds(0.5, 10.0)).high < -5.3
 
