@@ -76,6 +76,8 @@ def draw(context: Context) -> Drawing:
             "% t intervals; each method with the learning rate "
             "that was best on a validation set of its own. LoRA Dropout's ensemble minus LoRA, "
             f"seed by seed: {gains}. Not on file: {', '.join(absent) or 'none'}."
+            " The paper reports an average over the eight of 89.54 against LoRA's 88.50 "
+            "(DeBERTaV3-base, whole training sets)."
         ),
         verdict=verdict,
         table=table,

@@ -81,6 +81,7 @@ def draw(context: Context) -> Drawing:
             f"{SETTING}, p = 0.5, {len(training.seeds)} seeds, 95 % t intervals. In place of the "
             "paper's SQuAD, which needs its models: the same question, whether LoRA Dropout helps "
             f"at each budget of parameters. Accuracy of its ensemble minus LoRA's: {shown}."
+            " The paper reports an exact match of 88.2 against 86.6 on SQuAD v1.1 (DeBERTaV3-base)."
         ),
         verdict=verdict,
     )
