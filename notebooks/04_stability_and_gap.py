@@ -63,17 +63,18 @@ from lora_dropout.probes.stability import leave_one_out as retrain
 torch.manual_seed(0)
 network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
 adapt(network, LoRADropoutConfig(rank=2, alpha=4, dropout=0.5), generator=torch.Generator().manual_seed(1))
-inputs = torch.randn(64, 6, dtype=torch.float64)
+inputs = torch.randn(256, 6, dtype=torch.float64)
 labels = inputs[:, :3].argmax(dim=1)
 how = FitConfig(epochs=60, batch_size=64, learning_rate=0.03, n_instances=4, regularization=0.3)
-found = {n: retrain(network, (inputs[:n], labels[:n]), config=how, examples=range(0, n, n // 8), progress=False)
-         for n in (16, 64)}
-for n, stability in found.items():
-    print(f"n = {n}: beta {stability.loss.absolute:.2g}, another seed alone {stability.noise.absolute:.2g}")
-assert found[64].noise.absolute > found[64].loss.absolute / 10
+found = {n: [retrain(network, (inputs[k : k + n], labels[k : k + n]), config=how, examples=range(0, n, n // 8), progress=False)
+             for k in range(0, 64 * (1 if FAST else 4), 64)] for n in (16, 64)}
+for n, samples in found.items():
+    loss, noise = ([getattr(s, kind).absolute for s in samples] for kind in ("loss", "noise"))
+    print(f"n = {n}: beta over {len(samples)} samples {min(loss):.2g} to {max(loss):.2g}, another seed alone {np.mean(noise):.2g}")
+    assert np.mean(noise) > np.mean(loss) / 10
 
 # %% [markdown]
-# Beside each stands what another seed alone does: where the two are of one size, a single sample says
+# Beside each stands what another seed alone does: where the two are of one size, few samples say
 # little about stability. [The gallery](../paper_figures/gallery/stability.csv) has digits over 32 samples.
 
 

@@ -114,13 +114,16 @@ assert min(correlations.values()) > 0.05
 # encoder, where one is at hand (`LORA_DROPOUT_TEST_FILES` names its folder):
 
 # %%
-folder = Path(os.environ.get("LORA_DROPOUT_TEST_FILES", "")) / "models" / "all-MiniLM-L6-v2-fp16"
-if folder.is_dir():
+files = Path(os.environ.get("LORA_DROPOUT_TEST_FILES") or "nowhere")
+if (files / "models").is_dir():
     from transformers import AutoModel, AutoTokenizer
 
+    from lora_dropout.tasks.catalogue import find_task
+
+    folder = files / "models" / "all-MiniLM-L6-v2-fp16"
+    texts = find_task("sst2").load(files / "data" / "glue")["dev"][:64]["sentence1"]
     encoder = AutoModel.from_pretrained(folder).float().eval()
-    lines = (folder.parents[1] / "data" / "glue" / "sst2" / "dev.tsv").read_text().split("\n")[1:65]
-    tokens = AutoTokenizer.from_pretrained(folder)([line.split("\t")[0] for line in lines], padding=True, return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         states = encoder(**tokens, output_hidden_states=True).hidden_states[3]
     x = states[tokens["attention_mask"].bool()]

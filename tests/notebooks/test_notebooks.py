@@ -31,19 +31,18 @@ def test_it_runs_without_a_warning(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = jupytext.read(path)
+    strict = nbformat.v4.new_code_cell("import warnings\nwarnings.simplefilter('error')")
+    notebook.cells.insert(0, strict)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
-        client.execute()
+    client.execute()
     ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(ran) >= 4
+    assert len(ran) >= 5
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
     for cell in ran:
         for output in cell.outputs:
-            text = output.get("text", "")
-            assert not (output.get("name") == "stderr" and "Warning" in text), text
+            assert output.get("name") != "stderr", output.get("text")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
