@@ -94,12 +94,15 @@ with torch.no_grad():
     model(digits_target(seed=0).test[0])
 
 # %%
-correlations = {}
-for name, x in seen.items():
+def correlation(x: torch.Tensor) -> float:
+    """Mean absolute correlation of two inputs, uncentred; x has shape (tokens, inputs)."""
     moment = (x.T @ x / len(x)).double()
     scale = moment.diag().clamp_min(1e-12).sqrt()
     off = (moment / scale[:, None] / scale[None]).fill_diagonal_(0)
-    correlations[name] = float(off.abs().sum() / (len(off) * (len(off) - 1)))
+    return float(off.abs().sum() / (len(off) * (len(off) - 1)))
+
+
+correlations = {name: correlation(x) for name, x in seen.items()}
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -126,9 +129,6 @@ if (files / "models").is_dir():
     tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         states = encoder(**tokens, output_hidden_states=True).hidden_states[3]
-    x = states[tokens["attention_mask"].bool()]
-    moment = (x.T @ x / len(x)).double()
-    off = (moment / moment.diag().sqrt()[:, None] / moment.diag().sqrt()[None]).fill_diagonal_(0)
-    print(f"encoder, layer 3: {float(off.abs().mean()):.2f}")
+    print(f"encoder, layer 3: {correlation(states[tokens['attention_mask'].bool()]):.2f}")
 else:
     print("no encoder here")
