@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lora_dropout.checks import check_choice
@@ -84,7 +84,7 @@ def save_adapter(
     }
     paths = [folder / WEIGHTS, folder / PEFT_CONFIG, folder / OWN_CONFIG]
     with atomic_path(paths[0]) as path:
-        save_file(tensors, path, metadata={"format": "pt"})
+        path.write_bytes(save(tensors, metadata={"format": "pt"}))
     for target, content in (
         (paths[1], _peft_config(config, _peft_targets(model, config), factor)),
         (paths[2], asdict(config)),

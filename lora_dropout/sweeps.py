@@ -7,7 +7,6 @@ calls `run_cells`) keeps every result as it arrives, so that workers need no com
 import functools
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from tqdm import tqdm
 import lora_dropout
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.engines import ENGINES, Engine, Failure
-from lora_dropout.files import atomic_path
+from lora_dropout.files import atomic_path, remove_orphans
 
 Cell = Mapping[str, Any]
 
-_STALE_SECONDS = 3600  # no write of a result takes that long, also by another process
 _MISSING = object()
 
 
@@ -86,11 +84,8 @@ class Store:
             path.write_text(json.dumps({"cell": cell, "value": value}))
 
     def remove_stale(self) -> None:
-        """Remove what writers killed over an hour ago left half written."""
-        oldest = time.time() - _STALE_SECONDS
-        for path in self.folder.glob(".*.json.*.tmp"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+        """Remove what killed writers left half written, also under keys of other code."""
+        remove_orphans(self.folder, r".+\.json")
 
 
 def run_cells(

@@ -3,11 +3,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from lora_dropout.files import atomic_path
 from lora_dropout.sweeps import Store, run_cells
 
 COMPUTED = []
@@ -92,20 +92,20 @@ def test_none_is_a_value_and_equal_cells_are_one(tmp_path):
     assert COMPUTED == []
 
 
-def test_only_old_remains_of_killed_writers_are_removed(tmp_path):
+def test_remains_of_killed_writers_are_removed_but_no_others(tmp_path):
     store = Store(tmp_path)
     store.put({"x": 1}, 5)
     name = store.path({"x": 1}).name
-    young, old, others = (
-        tmp_path / n for n in (f".{name}.ab.tmp", f".{name}.cd.tmp", ".other.tmp")
+    left, other_code, others = (
+        tmp_path / n for n in (f".{name}.abcd1234.tmp", ".0a1b.json.abcd1234.tmp", ".other.tmp")
     )
-    for path in (young, old, others):
+    for path in (left, other_code, others):
         path.touch()
-    two_hours_ago = time.time() - 7200
-    os.utime(old, (two_hours_ago, two_hours_ago))
-    os.utime(others, (two_hours_ago, two_hours_ago))
-    run_cells(square, [{"x": 1}], store=store)
-    assert {path.name for path in tmp_path.iterdir()} == {name, young.name, others.name}
+    with atomic_path(store.path({"x": 2})) as living:
+        run_cells(square, [{"x": 1}], store=store)
+        assert {path.name for path in tmp_path.iterdir()} == {name, living.name, others.name}
+        living.write_text("{}")
+    assert store.path({"x": 2}).read_text() == "{}"
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path, monkeypatch):
