@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_model
+from safetensors.torch import load, save
 from torch import nn
 
 from lora_dropout import (
@@ -38,7 +38,7 @@ def pretrained(store: Store, *, epochs: int) -> bytes:
     if not path.is_file():
         model = pretrain_digits(seed=0, epochs=epochs)
         with atomic_path(path) as temporary:
-            save_model(model, str(temporary))
+            temporary.write_bytes(save(model.state_dict()))
     return path.read_bytes()
 
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_bad_settings_are_named(tmp_path, options, message):
 
 WRITER = """
 import sys
+import time
 from lora_dropout.sweeps import Store
 store = Store(sys.argv[1])
 for x in range(10**9):
