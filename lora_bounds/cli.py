@@ -95,7 +95,7 @@ def _verify(only: Sequence[str] | None, path: Path | None) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; what a killed writer left is written over."""
+    # Whole or not at all; what a killed writer left is written over.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text)

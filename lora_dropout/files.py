@@ -1,11 +1,14 @@
 """Crash-safe files: a reader sees the old content or the new, never half of it."""
 
+import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -28,6 +31,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     Yields:
         A temporary file in the same folder, to be written in place: it replaces `target` if the
         block ends well and is removed if it does not.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; it names a file.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +45,28 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(target)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say of which file it speaks
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def json_digest(content: Any) -> str:
+    """A digest by which damage to a JSON file shows.
+
+    Args:
+        content: What the file holds, representable in JSON.
+
+    Returns:
+        Hexadecimal BLAKE2b digest (16 bytes) of the content as JSON with sorted keys; what JSON
+        gives back has the same.
+    """
+    # There and back first: keys that are numbers sort otherwise than their text.
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def remove_orphans(folder: str | Path, names: str = ".+") -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import lora_dropout
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.engines import ENGINES, Engine, Failure
-from lora_dropout.files import atomic_path, remove_orphans
+from lora_dropout.files import atomic_path, json_digest, remove_orphans
 
 Cell = Mapping[str, Any]
 
@@ -67,7 +67,10 @@ class Store:
         if not path.is_file():
             return default
         try:
-            return json.loads(path.read_text())["value"]
+            content = json.loads(path.read_text())
+            if content["digest"] != json_digest(content["value"]):
+                raise ValueError("the value is not that of its digest")
+            return content["value"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged, remove it to compute it again: {error}"
@@ -81,7 +84,8 @@ class Store:
             value: What was computed, representable in JSON.
         """
         with atomic_path(self.path(cell)) as path:
-            path.write_text(json.dumps({"cell": cell, "value": value}))
+            content = {"cell": cell, "value": value, "digest": json_digest(value)}
+            path.write_text(json.dumps(content))
 
     def remove_stale(self) -> None:
         """Remove what killed writers left half written, also under keys of other code."""

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,23 @@ def test_temporary_removed_by_the_block_is_an_error_not_a_loss(tmp_path: Path) -
     with pytest.raises(FileNotFoundError), atomic_path(target) as path:
         path.unlink()
     assert target.read_text() == "old"
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"\[Errno 28\] .*: '.*file.txt'$"),
+        atomic_path(tmp_path / "file.txt"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_of_json_is_that_of_what_json_gives_back() -> None:
+    content = {2: [1 / 3, "é"], 10: (None, -0.0), "a": {"c": 1, "b": 2}}
+    back = json.loads(json.dumps(content))
+    assert files.json_digest(content) == files.json_digest(back)
+    for other in ({**back, "2": [1 / 3 + 1e-16, "é"]}, {**back, "10": [None, 0.0]}, {}):
+        assert files.json_digest(other) != files.json_digest(back)
 
 
 HOLD = """

@@ -54,11 +54,14 @@ def test_key_does_not_depend_on_the_order_of_settings(tmp_path):
     assert store.path({"a": 1, "b": 2}) != store.path({"a": 2, "b": 1})
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cell": {}}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"cell": {}}', '{"value": 5}', '{"value": 4, "digest": "DIGEST"}']
+)
 def test_a_damaged_file_is_named_and_kept(tmp_path, damage):
     store = Store(tmp_path)
     store.put({"x": 1}, 5)
     path = store.path({"x": 1})
+    damage = damage.replace("DIGEST", json.loads(path.read_text())["digest"])
     path.write_text(damage)
     with pytest.raises(ValueError, match=f"{path.name} is damaged"):
         store.get({"x": 1})

@@ -171,7 +171,8 @@ def kept_chunks(folder: Path) -> set[str]:
 def kept_cells(folder: Path) -> set[str]:
     """Cells in the store of the figures, the base model among them."""
     cells = {path.name for path in folder.glob("cells/*.json")}
-    return cells | ({"base"} if any(folder.glob("cells/*.safetensors")) else set())
+    bases = [path.with_suffix(".json").name for path in folder.glob("cells/*.safetensors")]
+    return cells | ({"base"} if cells.intersection(bases) else set())
 
 
 def kept_nothing(folder: Path) -> set[str]:
