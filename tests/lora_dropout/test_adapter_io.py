@@ -242,9 +242,17 @@ def test_a_flipped_bit_in_values_or_settings_is_refused(tmp_path: Path) -> None:
     assert all(torch.equal(t, loaded[k]) for k, t in model.state_dict().items())
 
 
+def moved(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for layer in adapters(model).values():
+            layer.lora_A.add_(1.0)
+    return model
+
+
 def test_weights_of_another_adapter_are_refused(tmp_path: Path) -> None:
-    save_adapter(trained(config()), tmp_path / "one")
-    save_adapter(trained(config(), seed=1), tmp_path / "other")
+    model = trained(config())
+    save_adapter(model, tmp_path / "one")
+    save_adapter(moved(model), tmp_path / "other")
     (tmp_path / "one" / WEIGHTS).write_bytes((tmp_path / "other" / WEIGHTS).read_bytes())
     with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged, or of another adapter than"):
         load_adapter(net(), tmp_path / "one")
@@ -265,7 +273,7 @@ def test_no_file_is_replaced_before_all_are_written(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=f"No space left on device: '.*{OWN_CONFIG}'"):
-        save_adapter(trained(config(), seed=1), tmp_path)
+        save_adapter(moved(model), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -7,8 +7,11 @@ and prints what it found, to the last bit.
 import hashlib
 import io
 import json
+import os
+import random
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -157,6 +160,32 @@ def verify(folder: Path, log: Log) -> None:
     sys.exit(status)
 
 
+def ray_cell(cell: dict[str, int], *, log: str) -> list[float]:
+    """A cell that notes who computes it."""
+    with open(log + ".pids", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    _log(Path(log), str(cell["seed"]))
+    rng = random.Random(cell["seed"])
+    time.sleep(0.15)
+    return [rng.random() for _ in range(1000)]
+
+
+def ray(folder: Path, log: Log) -> None:
+    """The driver of a sweep on the cluster that `RAY_ADDRESS` names; a unit is a cell."""
+    from lora_dropout.sweeps import Store, run_cells
+    from tests.torture import victims
+
+    compute = partial(victims.ray_cell, log=sys.argv[3])
+    cells = [{"seed": seed} for seed in range(12)]
+    values = run_cells(compute, cells, store=Store(folder), jobs=2, engine="ray")
+    print(hashlib.blake2b(json.dumps(values).encode()).hexdigest())
+
+
+def kept_results(folder: Path) -> set[str]:
+    """Cells in the store of a sweep."""
+    return {str(json.loads(path.read_text())["cell"]["seed"]) for path in folder.glob("*.json")}
+
+
 def kept_epochs(folder: Path) -> set[str]:
     """Epochs in a checkpoint of `fit`."""
     return {str(k + 1) for k in range(_epoch(folder))}
@@ -195,6 +224,7 @@ VICTIMS: dict[str, tuple[Callable[[Path, Log], None], Callable[[Path], set[str]]
     "replicas": (replicas, kept_chunks),
     "figures": (figures, kept_cells),
     "verify": (verify, kept_nothing),
+    "ray": (ray, kept_results),
 }
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def attack(name: str, number: int, rounds: int) -> Row:
     }[name]
     note = f"{rounds} times, all processes with the same result; no file torn or left"
     if name == "sweep":
-        note += f"; {computed / rounds / N_CELLS:.2f} computations a cell: all were at work"
+        note += (
+            f"; {computed / rounds / N_CELLS:.2f} computations a cell, so all were at work at once"
+        )
     return Row(what, number * rounds, held, note="; ".join(sorted(wrong)[:2]) or note)
 
 
