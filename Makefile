@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation measurements bench bench-gpu notebooks lab clean help
+.PHONY: figures test lint mutation measurements bench bench-gpu torture notebooks lab clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ bench: $(VENV)/.installed-test  ## benchmarks: ratios against what each thing re
 bench-gpu: $(VENV)/.installed-test  ## the same on a GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no GPU here")'
 	$(BIN)/python -m benchmarks --out benchmarks/results/gpu
+
+torture: $(VENV)/.installed-test  ## attack the toolkit at length and print what held (an hour)
+	$(BIN)/python -m tests.torture
 
 notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures
 	cd notebooks && LORA_DROPOUT_STATIC=1 ../$(BIN)/jupytext --quiet --to ipynb --execute 0*.py

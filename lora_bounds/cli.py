@@ -89,9 +89,20 @@ def _verify(only: Sequence[str] | None, path: Path | None) -> int:
 
         done = report.run(chosen, controls=not only, progress=progress)
     if path is not None:
-        path.write_text(json.dumps(done.as_json(), indent=1, allow_nan=False) + "\n")
+        _write(path, json.dumps(done.as_json(), indent=1, allow_nan=False) + "\n")
     print(report.table(done, width=max(80, shutil.get_terminal_size((120, 24)).columns)))
     return 1 if done.differences else 0
+
+
+def _write(path: Path, text: str) -> None:
+    # Whole or not at all; what a killed writer left is written over.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error}") from error
 
 
 def _show(name: str | None) -> int:

@@ -2,31 +2,35 @@
 
 `adapter_model.safetensors` and `adapter_config.json` are PEFT's. PEFT knows no inference mode:
 its `lora_alpha` is written such that plain PEFT computes what our mask-free inference computes.
-`lora_dropout_config.json` beside them holds the settings of the training, for our own loader.
+`lora_dropout_config.json` beside them holds the settings of the training, for our own loader, and
+digests of itself and of the weights, by which damage shows.
 """
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lora_dropout.checks import check_choice
 from lora_dropout.config import Inference, LoRADropoutConfig
-from lora_dropout.files import atomic_path
+from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.inject import adapt, adapter_config, adapters
 from lora_dropout.targets import saved_modules, target_layers
 
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 OWN_CONFIG = "lora_dropout_config.json"
+_DIGESTS = "digests"
 _PREFIX = "base_model.model."
 
 # PEFT settings that change what an adapter computes, with the values we can load.
@@ -61,7 +65,8 @@ def save_adapter(
 
     Args:
         model: An adapted model.
-        folder: Target folder, made if needed; each file in it is replaced atomically.
+        folder: Target folder, made if needed; each file in it is replaced atomically, and none
+            before all are written.
         inference: What plain PEFT shall compute after loading: `mean`, `raw`, or None for the
             configuration's.
 
@@ -82,16 +87,17 @@ def save_adapter(
     tensors = {
         key: tensor.detach().cpu().contiguous().clone() for key, tensor in _tensors(model).items()
     }
-    paths = [folder / WEIGHTS, folder / PEFT_CONFIG, folder / OWN_CONFIG]
-    with atomic_path(paths[0]) as path:
-        save_file(tensors, path, metadata={"format": "pt"})
-    for target, content in (
-        (paths[1], _peft_config(config, _peft_targets(model, config), factor)),
-        (paths[2], asdict(config)),
-    ):
-        with atomic_path(target) as path:
-            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    return paths
+    weights, settings = save(tensors, metadata={"format": "pt"}), asdict(config)
+    digests = {WEIGHTS: _digest(weights), "settings": json_digest(settings)}
+    contents = {
+        folder / WEIGHTS: weights,
+        folder / PEFT_CONFIG: _json(_peft_config(config, _peft_targets(model, config), factor)),
+        folder / OWN_CONFIG: _json({**settings, _DIGESTS: digests}),
+    }
+    with ExitStack() as stack:
+        for target, content in contents.items():
+            stack.enter_context(atomic_path(target)).write_bytes(content)
+    return list(contents)
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
@@ -115,7 +121,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
             fit the model: missing or extra keys, wrong shapes.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config, digest = _read_config(folder)
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.
         there = tuple(name for name in config.modules_to_save if _names_a_module(model, name))
@@ -134,7 +140,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         expected = {key: tuple(tensor.shape) for key, tensor in _tensors(model).items()}
     else:
         expected = _expected_shapes(model, config)
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = _read_tensors(folder / WEIGHTS, digest)
     _check_fit(tensors, expected, folder / WEIGHTS)
     if not adapters(model):
         adapt(model, config)
@@ -201,11 +207,14 @@ def _check_fit(
         raise ValueError(f"{path} does not fit the model: {shown}")
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no adapter weights at {path}")
+    content = path.read_bytes()
+    if digest is not None and digest != _digest(content):
+        raise ValueError(f"{path} is damaged, or of another adapter than {OWN_CONFIG} beside it")
     try:
-        return load_file(path)
+        return load(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
 
@@ -222,17 +231,38 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_config(folder: Path) -> LoRADropoutConfig:
+def _read_config(folder: Path) -> tuple[LoRADropoutConfig, str | None]:
+    # The settings, and the digest of the weights where there is one.
     own = folder / OWN_CONFIG
-    content = _read_json(own if own.is_file() else folder / PEFT_CONFIG)
+    path = own if own.is_file() else folder / PEFT_CONFIG
+    content = _read_json(path)
     try:
         if own.is_file():
+            digest = _check_settings(content, path)
             if isinstance(content.get("target_modules"), list):
                 content["target_modules"] = tuple(content["target_modules"])
-            return LoRADropoutConfig(**content)
-        return _from_peft(content)
+            return LoRADropoutConfig(**content), digest
+        return _from_peft(content), None
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: unusable adapter settings: {error}") from error
+        raise ValueError(f"{path}: unusable adapter settings: {error}") from error
+
+
+def _check_settings(content: dict[str, Any], path: Path) -> str | None:
+    # Takes the digests, which older folders have not, off the settings; returns the weights'.
+    if _DIGESTS not in content:
+        return None
+    digests = content.pop(_DIGESTS)
+    if digests["settings"] != json_digest(content):
+        raise ValueError(f"{path} is damaged: its settings are not those of its digest")
+    return digests[WEIGHTS]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _peft_targets(model: nn.Module, config: LoRADropoutConfig) -> list[str] | str:

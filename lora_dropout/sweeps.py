@@ -7,7 +7,6 @@ calls `run_cells`) keeps every result as it arrives, so that workers need no com
 import functools
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from tqdm import tqdm
 import lora_dropout
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.engines import ENGINES, Engine, Failure
-from lora_dropout.files import atomic_path
+from lora_dropout.files import atomic_path, json_digest, remove_orphans
 
 Cell = Mapping[str, Any]
 
-_STALE_SECONDS = 3600  # no write of a result takes that long, also by another process
 _MISSING = object()
 
 
@@ -69,7 +67,10 @@ class Store:
         if not path.is_file():
             return default
         try:
-            return json.loads(path.read_text())["value"]
+            content = json.loads(path.read_text())
+            if content["digest"] != json_digest(content["value"]):
+                raise ValueError("the value is not that of its digest")
+            return content["value"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged, remove it to compute it again: {error}"
@@ -83,14 +84,12 @@ class Store:
             value: What was computed, representable in JSON.
         """
         with atomic_path(self.path(cell)) as path:
-            path.write_text(json.dumps({"cell": cell, "value": value}))
+            content = {"cell": cell, "value": value, "digest": json_digest(value)}
+            path.write_text(json.dumps(content))
 
     def remove_stale(self) -> None:
-        """Remove what writers killed over an hour ago left half written."""
-        oldest = time.time() - _STALE_SECONDS
-        for path in self.folder.glob(".*.json.*.tmp"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+        """Remove what killed writers left half written, also under keys of other code."""
+        remove_orphans(self.folder, r".+\.json")
 
 
 def run_cells(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_model
+from safetensors.torch import load, save
 from torch import nn
 
 from lora_dropout import (
@@ -33,13 +33,27 @@ def pretrained(store: Store, *, epochs: int) -> bytes:
 
     Returns:
         Its weights, in the format of safetensors.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
-    path = store.path({"base": "digits", "epochs": epochs}).with_suffix(".safetensors")
-    if not path.is_file():
+    cell = {"base": "digits", "epochs": epochs}
+    path = store.path(cell).with_suffix(".safetensors")
+    digest = store.get(cell)
+    if digest is None or not path.is_file():
         model = pretrain_digits(seed=0, epochs=epochs)
         with atomic_path(path) as temporary:
-            save_model(model, str(temporary))
-    return path.read_bytes()
+            temporary.write_bytes(save(model.state_dict()))
+        digest = _digest(path.read_bytes())
+        store.put(cell, digest)  # after the file: what has a digest is whole
+    base = path.read_bytes()
+    if digest != _digest(base):
+        raise ValueError(f"{path} is damaged, remove it to train it again")
+    return base
+
+
+def _digest(base: bytes) -> str:
+    return hashlib.blake2b(base, digest_size=12).hexdigest()
 
 
 def make_cell(
@@ -67,7 +81,7 @@ def make_cell(
         The cell.
     """
     return {
-        "base": hashlib.blake2b(base, digest_size=12).hexdigest(),
+        "base": _digest(base),
         "adapter": adapter,
         "dropout": dropout,
         "learning_rate": learning_rate,

@@ -4,9 +4,11 @@ Training needs torch, this package does not: `python -m lora_dropout.experiments
 these files; the ledger decides from them, each time anew.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -71,11 +73,34 @@ def load(measurement_id: str) -> Measurement:
         The measurement.
 
     Raises:
-        ValueError: There is no such measurement.
+        ValueError: There is no such measurement, or its file is damaged.
     """
     if measurement_id not in ids():
         raise ValueError(
             f"no measurement with measurement_id={measurement_id!r}; known: {', '.join(ids())}"
         )
     file = resources.files(__package__) / "data" / f"{measurement_id}.json"
-    return Measurement(id=measurement_id, **json.loads(file.read_text()))
+    return read(file)
+
+
+def read(file: Traversable) -> Measurement:
+    """Read a measurement from a file.
+
+    Args:
+        file: What `python -m lora_dropout.experiments` wrote.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        content = json.loads(file.read_text())
+        digest = content.pop("digest")
+        text = json.dumps(content, sort_keys=True)
+        if digest != hashlib.blake2b(text.encode(), digest_size=16).hexdigest():
+            raise ValueError("its content is not that of its digest")
+        return Measurement(id=file.name.removesuffix(".json"), **content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged: {error!r}") from error

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lora_dropout.files import atomic_path
+from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.provenance import provenance
 
 NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_ensemble", "digits_bounds")
@@ -40,6 +40,7 @@ def measure(
         "values": values,
         "provenance": made,
     }
+    content["digest"] = json_digest(content)
     path = out / f"{name}.json"
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -31,6 +31,29 @@ def test_verify_one_claim_and_write_json(
     assert record["differences"] == []
 
 
+def test_json_is_written_whole_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left = tmp_path / "verdicts.json", tmp_path / ".verdicts.json.tmp"
+    left.write_text("half of what a killed run wr" * 10_000)
+    assert cli.main(["verify", "--only", QUICK, "--json", str(path)]) == 0
+    earlier = path.read_bytes()
+    json.loads(earlier)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    write = Path.write_text
+
+    def full(target: Path, text: str) -> None:
+        write(target, text[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    capsys.readouterr()
+    assert cli.main(["verify", "--only", QUICK, "--json", str(path)]) == 2
+    assert f"cannot write {path}: [Errno 28] No space left" in capsys.readouterr().err
+    assert path.read_bytes() == earlier
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 def _recorded_as(verdict: Verdict) -> tuple[Claim, ...]:
     (claim,) = ledger.find_claims(QUICK)
     return (replace(claim, recorded=verdict),)

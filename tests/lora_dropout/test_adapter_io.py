@@ -1,5 +1,6 @@
 """Adapters on disk: round trips, PEFT both ways, damage."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -187,6 +188,14 @@ def rewrite(folder: Path, change) -> None:
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
     save_file(tensors, folder / WEIGHTS)
+    forget_digests(folder)
+
+
+def forget_digests(folder: Path) -> None:
+    """Make a folder as it was written before there were digests."""
+    settings = json.loads((folder / OWN_CONFIG).read_text())
+    del settings["digests"]
+    (folder / OWN_CONFIG).write_text(json.dumps(settings))
 
 
 KEY = "base_model.model.fc.lora_A.weight"
@@ -214,8 +223,63 @@ def test_tensors_that_do_not_fit(tmp_path: Path, change, message: str, adapted: 
     assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
 
 
+def test_a_flipped_bit_in_values_or_settings_is_refused(tmp_path: Path) -> None:
+    model = trained(config())
+    save_adapter(model, tmp_path)
+    for name in (WEIGHTS, OWN_CONFIG):
+        whole = (tmp_path / name).read_bytes()
+        place = len(whole) - 3 if name == WEIGHTS else whole.index(b'"alpha": 3') + 9
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        (tmp_path / name).write_bytes(damaged)
+        fresh = net()
+        with pytest.raises(ValueError, match=f"{name} is damaged|{name}: .* is damaged"):
+            load_adapter(fresh, tmp_path)
+        assert not adapters(fresh)
+        (tmp_path / name).write_bytes(whole)
+    forget_digests(tmp_path)
+    loaded = load_adapter(net(), tmp_path).state_dict()
+    assert all(torch.equal(t, loaded[k]) for k, t in model.state_dict().items())
+
+
+def moved(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for layer in adapters(model).values():
+            layer.lora_A.add_(1.0)
+    return model
+
+
+def test_weights_of_another_adapter_are_refused(tmp_path: Path) -> None:
+    model = trained(config())
+    save_adapter(model, tmp_path / "one")
+    save_adapter(moved(model), tmp_path / "other")
+    (tmp_path / "one" / WEIGHTS).write_bytes((tmp_path / "other" / WEIGHTS).read_bytes())
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged, or of another adapter than"):
+        load_adapter(net(), tmp_path / "one")
+
+
+def test_no_file_is_replaced_before_all_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(config())
+    save_adapter(model, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if OWN_CONFIG in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=f"No space left on device: '.*{OWN_CONFIG}'"):
+        save_adapter(moved(model), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_truncated_weights(tmp_path: Path) -> None:
     save_adapter(trained(config()), tmp_path)
+    forget_digests(tmp_path)
     whole = (tmp_path / WEIGHTS).read_bytes()
     for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / WEIGHTS).write_bytes(whole[:length])
@@ -224,9 +288,10 @@ def test_truncated_weights(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_in_the_header(tmp_path: Path) -> None:
-    # Values carry no check sum in this format; names, shapes, types and offsets must hold.
+    # Without digests, as PEFT writes them: names, shapes, types and offsets must hold.
     model = trained(config())
     save_adapter(model, tmp_path)
+    forget_digests(tmp_path)
     whole = (tmp_path / WEIGHTS).read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     state = model.state_dict()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_dropout.files import atomic_path
 from lora_dropout.sweeps import Store, run_cells
 
 COMPUTED = []
@@ -53,11 +54,14 @@ def test_key_does_not_depend_on_the_order_of_settings(tmp_path):
     assert store.path({"a": 1, "b": 2}) != store.path({"a": 2, "b": 1})
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cell": {}}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"cell": {}}', '{"value": 5}', '{"value": 4, "digest": "DIGEST"}']
+)
 def test_a_damaged_file_is_named_and_kept(tmp_path, damage):
     store = Store(tmp_path)
     store.put({"x": 1}, 5)
     path = store.path({"x": 1})
+    damage = damage.replace("DIGEST", json.loads(path.read_text())["digest"])
     path.write_text(damage)
     with pytest.raises(ValueError, match=f"{path.name} is damaged"):
         store.get({"x": 1})
@@ -92,20 +96,20 @@ def test_none_is_a_value_and_equal_cells_are_one(tmp_path):
     assert COMPUTED == []
 
 
-def test_only_old_remains_of_killed_writers_are_removed(tmp_path):
+def test_remains_of_killed_writers_are_removed_but_no_others(tmp_path):
     store = Store(tmp_path)
     store.put({"x": 1}, 5)
     name = store.path({"x": 1}).name
-    young, old, others = (
-        tmp_path / n for n in (f".{name}.ab.tmp", f".{name}.cd.tmp", ".other.tmp")
+    left, other_code, others = (
+        tmp_path / n for n in (f".{name}.abcd1234.tmp", ".0a1b.json.abcd1234.tmp", ".other.tmp")
     )
-    for path in (young, old, others):
+    for path in (left, other_code, others):
         path.touch()
-    two_hours_ago = time.time() - 7200
-    os.utime(old, (two_hours_ago, two_hours_ago))
-    os.utime(others, (two_hours_ago, two_hours_ago))
-    run_cells(square, [{"x": 1}], store=store)
-    assert {path.name for path in tmp_path.iterdir()} == {name, young.name, others.name}
+    with atomic_path(store.path({"x": 2})) as living:
+        run_cells(square, [{"x": 1}], store=store)
+        assert {path.name for path in tmp_path.iterdir()} == {name, living.name, others.name}
+        living.write_text("{}")
+    assert store.path({"x": 2}).read_text() == "{}"
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path, monkeypatch):
@@ -134,6 +138,7 @@ def test_bad_settings_are_named(tmp_path, options, message):
 
 WRITER = """
 import sys
+import time
 from lora_dropout.sweeps import Store
 store = Store(sys.argv[1])
 for x in range(10**9):

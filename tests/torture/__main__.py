@@ -1,0 +1,43 @@
+"""The long torture: `python -m tests.torture [SECTION ...]` prints the table of what held."""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from tests.torture.report import Row, kept, run_section, table
+
+SECTIONS = ("kills", "ray_kills", "files", "writers")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all unless given")
+    parser.add_argument("--short", action="store_true", help="a few of each; keeps no results")
+    parser.add_argument("--table", action="store_true", help="print what the last runs left")
+    options = parser.parse_args()
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"SECTION must be one of {', '.join(SECTIONS)}, got {unknown[0]!r}")
+    names = options.sections or SECTIONS
+    if options.table:
+        print(table({name: kept(RESULTS, name) for name in names}))
+        return 0
+    found: dict[str, list[Row]] = {}
+    for name in names:
+        section = import_module(f"tests.torture.{name}").run
+        found[name] = []
+        folder = None if options.short else RESULTS
+        for row in run_section(name, section, long=not options.short, folder=folder):
+            found[name].append(row)
+            mark = "ok" if row.passed else "FAILED"
+            print(
+                f"{name}: {row.what}: {row.held} of {row.tried} {mark} {row.note}", file=sys.stderr
+            )
+    print(table(found))
+    return 0 if all(row.passed for rows in found.values() for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
