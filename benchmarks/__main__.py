@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("core", "replicas", "hf_step", "growth")
+from benchmarks.table import all_lines, table
+
+NAMES = ("core", "replicas", "hf_step", "growth", "convergence", "adapter_path")
 
 
 def main() -> int:
-    """Run them, each in a process of its own.
+    """Run them, each in a process of its own, and print one table.
 
     Returns:
         Exit status: that of the first that failed, else 0.
@@ -36,6 +38,7 @@ def main() -> int:
         status = subprocess.run(command, check=False).returncode
         if status:
             return status
+    print(table(all_lines(options.out)))
     return 0
 
 

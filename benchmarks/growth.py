@@ -1,4 +1,4 @@
-"""How cost grows: one setting varied at a time, with the exponent fitted to the upper half.
+"""How time and peak memory grow: one setting varied at a time, exponents fitted to the upper half.
 
 `python -m benchmarks.growth [--rounds R] [--out FILE]` writes the numbers and, beside them, a plot.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.memory import peak_bytes
 from benchmarks.report import origin, spread, synchronize, write
 from benchmarks.turns import time_in_turn
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, ensemble_predict, sample_masks
@@ -92,17 +93,23 @@ def exponent(values: list[int], seconds: list[float]) -> float:
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """Draw time over each varied setting."""
+    """Draw time and peak memory over each varied setting."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    for axes, (name, row) in zip(figure.subplots(2, 4).flat, found.items(), strict=False):
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    grid = figure.subplots(2, 4)
+    for axes, (name, row) in zip(grid.flat, found.items(), strict=False):
         median = [1000 * s["median"] for s in row["seconds"]]
         axes.loglog(row["values"], median, "o-", color="#0072B2")
         axes.set_xlabel(name)
-        axes.set_title(f"grows like {name.split(',')[0]}^{row['exponent']:.2f}", fontsize=8)
-        axes.set_ylabel("ms")
-    for axes in figure.axes[len(found) :]:
+        memory = axes.twinx()
+        memory.loglog(row["values"], row["peak_mib"], "s--", color="#D55E00", markersize=4)
+        memory.tick_params(labelsize=7, colors="#D55E00")
+        axes.set_title(
+            f"exponent: time {row['exponent']:.2f}, memory {row['memory_exponent']:.2f}", fontsize=8
+        )
+        axes.set_ylabel("ms (line); MiB (dashed, right)", fontsize=8)
+    for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=120)
 
@@ -124,12 +131,18 @@ def main() -> None:
             title=name,
         )
         medians = [float(np.median(s)) for s in seen.values()]
+        peaks = [float(peak_bytes(function, device)) for function in functions.values()]
         found[name] = {
             "values": list(functions),
             "seconds": [spread(s) for s in seen.values()],
             "exponent": round(exponent(list(functions), medians), 3),
+            "peak_mib": [round(peak / 2**20, 3) for peak in peaks],
+            "memory_exponent": round(exponent(list(functions), peaks), 3),
         }
-        print(f"{name}: time grows like its power {found[name]['exponent']:.2f}")
+        print(
+            f"{name}: time grows like its power {found[name]['exponent']:.2f}, peak memory like "
+            f"{found[name]['memory_exponent']:.2f}"
+        )
     write(options.out, {"provenance": source, "device": device.type, "sweeps": found})
     plot(found, options.out.with_suffix(".png"))
 

@@ -218,19 +218,23 @@ def draw_layer_masks(
     layer_keys = torch.tensor([name_key(layer.name) for layer in layers], device=device)
     states = mix(mix(seeds)[:, None] + layer_keys)  # (N, L)
     sizes = [_n_bits(layer) if layer.law != "activation" else 0 for layer in layers]
-    lengths = torch.tensor(sizes, device=device)
-    starts = lengths.cumsum(0) - lengths
-    of_layer = torch.repeat_interleave(
-        torch.arange(n_layers, device=device), lengths, output_size=sum(sizes)
-    )
-    counters = torch.arange(sum(sizes), device=device) - starts[of_layer]
-    if dropout is None:
-        own = torch.tensor([threshold_of(layer.dropout) for layer in layers], device=device)
-        thresholds = own[of_layer]
+    if n_layers == 1:  # a forward pass that draws its own: no gathers
+        streams, counters = states, torch.arange(sizes[0], device=device)
+        own: Tensor | int = threshold_of(layers[0].dropout)
     else:
+        lengths = torch.tensor(sizes, device=device)
+        starts = lengths.cumsum(0) - lengths
+        of_layer = torch.repeat_interleave(
+            torch.arange(n_layers, device=device), lengths, output_size=sum(sizes)
+        )
+        streams = states[:, of_layer]
+        counters = torch.arange(sum(sizes), device=device) - starts[of_layer]
+        rates = [threshold_of(layer.dropout) for layer in layers]
+        own = torch.tensor(rates, device=device)[of_layer]
+    if dropout is not None:
         # As `threshold_of`: 2^53 times a float64 is exact.
-        thresholds = ((1.0 - dropout) * UNIT).round().long().to(device)[:, None]
-    bits = random_bits(states[:, of_layer], counters, thresholds)  # (N, total)
+        own = ((1.0 - dropout) * UNIT).round().long().to(device)[:, None]
+    bits = random_bits(streams, counters, own)  # (N, total)
     return {
         layer.name: _assemble(layer, n_draws, part, states[:, index])
         for index, (layer, part) in enumerate(zip(layers, bits.split(sizes, dim=1), strict=True))
