@@ -47,6 +47,7 @@ def _chebyshev(size: Array, failure: Array, largest: Array, root_term: Array) ->
     return np.hypot(floor, scaled)
 
 
+@checks.broadcasting
 def lemma_4_3(
     *,
     n: ArrayLike,
@@ -86,6 +87,7 @@ def lemma_4_3(
         )
 
 
+@checks.broadcasting
 def theorem_4_4(
     *,
     n: ArrayLike,
@@ -142,6 +144,7 @@ def theorem_4_4(
         )
 
 
+@checks.broadcasting
 def least_delta(*, n: ArrayLike, loss_range: ArrayLike, empirical_risk: ArrayLike) -> Numbers:
     """Compute the δ at or below which Lemma 4.3 and Thm 4.4 are vacuous whatever the stability.
 

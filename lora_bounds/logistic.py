@@ -40,11 +40,11 @@ def _check(
     x = checks.matrix("inputs", inputs)
     y = checks.vector("labels", labels, size=len(x))
     if not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"labels must be -1 or 1, got labels={labels!r}")
+        raise ValueError(f"labels must be -1 or 1, got labels={checks.short(labels)}")
     zero = np.zeros(x.shape[1])
     start = zero if center is None else checks.vector("center", center, size=x.shape[1])
-    checks.numbers("regularization", lam, "(0, inf)")
-    checks.numbers("dropout", dropout, "(0, 1]")
+    checks.number("regularization", lam, "(0, inf)")
+    checks.number("dropout", dropout, "(0, 1]")
     return x, y, start, float(penalty_weight(dropout=dropout, regularization=lam))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array
+from lora_bounds.rounding import Array, quiet
 from lora_bounds.sparsity import penalty_weight
 from lora_bounds.stability import Convention
 
@@ -79,7 +79,8 @@ def _problem(
     y = checks.vector("targets", targets, size=len(x))
     zero = np.zeros(x.shape[1])
     start = zero if center is None else checks.vector("center", center, size=x.shape[1])
-    checks.numbers("regularization", lam, "[0, inf)")
+    checks.number("regularization", lam, "[0, inf)")
+    checks.number("dropout", dropout, "[0, 1]")
     weight = float(penalty_weight(dropout=dropout, regularization=lam))
     return _Problem(x, y, start, weight)
 
@@ -208,9 +209,14 @@ def population_risk(
     target = checks.vector("truth", truth)
     theta = checks.vector("solution", solution, size=target.size)
     sigma = checks.second_moment("second_moment", second_moment, size=target.size)
-    scale = float(checks.numbers("noise", noise, "[0, inf)"))
-    error = theta - target
-    return float(error @ sigma @ error + scale**2) / 2.0
+    scale = checks.number("noise", noise, "[0, inf)")
+    with quiet():
+        error = theta - target
+        risk = float(error @ sigma @ error + np.square(scale)) / 2.0
+    checks.representable(
+        risk, solution=solution, truth=truth, second_moment=second_moment, noise=noise
+    )
+    return risk
 
 
 def expected_risks(
@@ -243,7 +249,7 @@ def expected_risks(
     x = checks.matrix("inputs", inputs, columns=target.size)
     problem = _problem(x, np.zeros(len(x)), regularization, dropout, center)
     sigma = checks.second_moment("second_moment", second_moment, size=target.size)
-    variance = float(checks.numbers("noise", noise, "[0, inf)")) ** 2
+    variance = checks.number("noise", noise, "[0, inf)") ** 2
     hessian, n = _hessian(x, problem.weight), len(x)
     bias = -2.0 * problem.weight * np.linalg.solve(hessian, target - problem.start)
     spread = np.linalg.solve(hessian, x.T) / n

@@ -60,6 +60,7 @@ def _hypothesis_stability(
     )
 
 
+@checks.broadcasting
 def lemma_a1(
     *, n: ArrayLike, lipschitz: ArrayLike, curvature: ArrayLike, regularization: ArrayLike
 ) -> BoundResult:
@@ -86,6 +87,7 @@ def lemma_a1(
         )
 
 
+@checks.broadcasting
 def paper_stability(
     *,
     n: ArrayLike,
@@ -123,6 +125,7 @@ def paper_stability(
         )
 
 
+@checks.broadcasting
 def self_consistent_lipschitz(
     *,
     lipschitz: ArrayLike,
@@ -155,6 +158,7 @@ def self_consistent_lipschitz(
         return plain(np.asarray(rho + np.minimum(slope, rho)))
 
 
+@checks.broadcasting
 def self_consistent_stability(
     *,
     n: ArrayLike,
@@ -192,6 +196,7 @@ def self_consistent_stability(
         )
 
 
+@checks.broadcasting
 def uniform_stability(
     *,
     n: ArrayLike,
