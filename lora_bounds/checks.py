@@ -13,6 +13,7 @@ from lora_bounds.object_checks import (
     instance,
     instances,
     representable,
+    representing,
     seed,
     short,
     together,
@@ -32,6 +33,7 @@ __all__ = [
     "number",
     "numbers",
     "representable",
+    "representing",
     "second_moment",
     "seed",
     "short",
@@ -263,11 +265,11 @@ def second_moment(name: str, value: ArrayLike, *, size: int | None = None) -> Ar
     if array.shape != (size, size):
         raise ValueError(f"{name} must be {size} x {size}, got {name} of shape {array.shape}")
     scale = float(np.abs(array).max())
-    skew = float(np.abs(array - array.T).max())
+    skew = 2.0 * float(np.abs(array / 2.0 - array.T / 2.0).max())
     if skew > 1e-10 * scale:
         raise ValueError(f"{name} must be symmetric, got an asymmetry of {skew!r}")
-    array = (array + array.T) / 2
-    least = float(np.linalg.eigvalsh(array)[0])
+    array = array / 2.0 + array.T / 2.0
+    least = scale * float(np.linalg.eigvalsh(array / scale)[0]) if scale else 0.0
     if least < -1e-10 * scale:
         raise ValueError(f"{name} must be positive semidefinite, got least eigenvalue {least!r}")
     return array

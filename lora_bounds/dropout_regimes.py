@@ -135,6 +135,7 @@ class SampledRisks:
         )
 
 
+@checks.representing
 def sampled_dropout_risks(
     *,
     n: int,

@@ -35,6 +35,7 @@ def mean_factor(*, law: MaskLaw, dropout: float) -> float:
     return float(mask_moments(law=law, dropout=rate).mean)
 
 
+@checks.representing
 def mask_variance(
     *, law: MaskLaw, b: ArrayLike, a: ArrayLike, second_moment: ArrayLike, dropout: float
 ) -> float:
@@ -76,6 +77,7 @@ def mask_variance(
     return float(moments.variance) * diagonal
 
 
+@checks.representing
 def masked_objective(
     *,
     law: MaskLaw,
@@ -117,6 +119,7 @@ def _risk(update: Array, sigma: ArrayLike, cross: ArrayLike, target: float) -> f
     return (power - 2.0 * float(np.sum(update * g)) + quadratic) / 2.0
 
 
+@checks.representing
 def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: float) -> Array:
     """Compute M, the matrix with tr(E M Eᵀ) = tr(E Σ Eᵀ) + V for the mean update E.
 
@@ -148,6 +151,7 @@ def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: fl
     return full * sigma + diagonal * np.diag(np.diag(sigma))
 
 
+@checks.representing
 def minimizer(
     *,
     law: QuadraticLaw,
@@ -202,6 +206,7 @@ def minimizer(
     return whitened @ half
 
 
+@checks.representing
 def trained_update(*, second_moment: ArrayLike, cross_moment: ArrayLike, dropout: float) -> Array:
     """Compute the B A to which LoRA Dropout trains a linear layer of full rank.
 

@@ -79,6 +79,7 @@ def _newton(x: Array, y: Array, start: Array, weight: float, divisor: float) -> 
     raise ArithmeticError(f"Newton's method stopped at a gradient norm of {norm!r}")
 
 
+@checks.representing
 def logistic_fit(
     *,
     inputs: ArrayLike,
@@ -108,6 +109,7 @@ def logistic_fit(
     return _newton(x, y, start, weight, float(len(x)))
 
 
+@checks.representing
 def leave_one_out_fits(
     *,
     inputs: ArrayLike,
@@ -137,6 +139,7 @@ def leave_one_out_fits(
     return tuple(_newton(x[row], y[row], start, weight, divisor) for row in keep)
 
 
+@checks.representing
 def logistic_loss(*, inputs: ArrayLike, labels: ArrayLike, solution: ArrayLike) -> Array:
     """Compute ln(1 + exp(-y_i x_iᵀθ)) for each example.
 

@@ -2,10 +2,13 @@
 
 import reprlib
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
+
+from lora_bounds.rounding import quiet
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -65,7 +68,7 @@ def instance(name: str, value: Any, kind: type[_T], what: str | None = None) -> 
         name: the argument's name, for the message.
         value: what was given.
         kind: the type.
-        what: how to call it, if not by its name.
+        what: how to call it, if not by its name, article included.
 
     Returns:
         The value.
@@ -79,7 +82,8 @@ def instance(name: str, value: Any, kind: type[_T], what: str | None = None) -> 
     TypeError: separable must be a bool, got separable=1
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {what or kind.__name__}, got {name}={short(value)}")
+        wanted = what or f"a {kind.__name__}"
+        raise TypeError(f"{name} must be {wanted}, got {name}={short(value)}")
     return value
 
 
@@ -154,17 +158,63 @@ def representable(result: Any, **arguments: Any) -> None:
     """Check that floats sufficed for a computation on admitted arguments.
 
     Args:
-        result: what came out, a number or an array.
+        result: what came out: a number, an array, or a record or sequence of them.
         **arguments: what it was computed from, by name.
 
     Raises:
         ValueError: if a number of the result is infinite or none.
+
+    >>> representable(np.inf, noise=1e200)
+    Traceback (most recent call last):
+    ...
+    ValueError: noise must be of a size for which floats suffice, got noise=1e+200
     """
-    if not np.isfinite(result).all():
-        found = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
-        raise ValueError(
-            f"{', '.join(arguments)} must be of a size for which floats suffice, got {found}"
-        )
+    if not _finite(result):
+        _not_representable(arguments)
+
+
+def _not_representable(arguments: dict[str, Any]) -> NoReturn:
+    found = ", ".join(f"{name}={_size(value)}" for name, value in arguments.items())
+    names = ", ".join(arguments)
+    raise ValueError(f"{names} must be of a size for which floats suffice, got {found}") from None
+
+
+def _size(value: Any) -> str:
+    array = np.asarray(value)
+    if array.ndim and array.dtype.kind in "iuf" and array.size:
+        return f"array up to {np.abs(array).max():.3g}"
+    return short(value)
+
+
+def _finite(result: Any) -> bool:
+    if is_dataclass(result):
+        return all(_finite(part) for part in vars(result).values())
+    if isinstance(result, tuple):
+        return all(_finite(part) for part in result)
+    return bool(np.isfinite(result).all())
+
+
+def representing(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function of keyword arguments say so where floats do not suffice for its result.
+
+    Args:
+        function: all of whose results are finite.
+
+    Returns:
+        The function, checked by `representable` and without warnings of overflow on the way.
+    """
+
+    @wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            with quiet():
+                result = function(*args, **kwargs)
+        except (np.linalg.LinAlgError, OverflowError):
+            _not_representable(kwargs)
+        representable(result, **kwargs)
+        return result
+
+    return checked
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -222,5 +272,5 @@ def freeze(**fields: Any) -> None:
         TypeError: if one is no array.
     """
     for name, value in fields.items():
-        instance(name, value, np.ndarray, "array of numbers")
+        instance(name, value, np.ndarray, "an array")
         value.flags.writeable = False

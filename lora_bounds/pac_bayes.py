@@ -206,7 +206,7 @@ def pac_bayes_dropout_bound(
     Raises:
         ValueError: if the last axis of ``empirical_risk`` is not that of ``widths``.
     """
-    grid = checks.vector("widths", widths)
+    grid = checks.numbers("widths", checks.vector("widths", widths), "(0, inf)")
     risk = checks.numbers("empirical_risk", empirical_risk)
     if risk.ndim == 0 or risk.shape[-1] != grid.size:
         raise ValueError(

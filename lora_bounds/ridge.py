@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array, quiet
+from lora_bounds.rounding import Array
 from lora_bounds.sparsity import penalty_weight
 from lora_bounds.stability import Convention
 
@@ -104,6 +104,7 @@ def _solve(problem: _Problem, weight: float) -> tuple[Array, Array, Array]:
     return theta, problem.y - problem.x @ theta, inverse
 
 
+@checks.representing
 def ridge_fit(
     *,
     inputs: ArrayLike,
@@ -133,6 +134,7 @@ def ridge_fit(
     return RidgeFit(theta, float(np.mean(residuals**2) / 2.0), max(least, 0.0))
 
 
+@checks.representing
 def leave_one_out(
     *,
     inputs: ArrayLike,
@@ -192,6 +194,7 @@ def leave_one_out(
     )
 
 
+@checks.representing
 def population_risk(
     *, solution: ArrayLike, truth: ArrayLike, second_moment: ArrayLike, noise: float
 ) -> float:
@@ -210,15 +213,11 @@ def population_risk(
     theta = checks.vector("solution", solution, size=target.size)
     sigma = checks.second_moment("second_moment", second_moment, size=target.size)
     scale = checks.number("noise", noise, "[0, inf)")
-    with quiet():
-        error = theta - target
-        risk = float(error @ sigma @ error + np.square(scale)) / 2.0
-    checks.representable(
-        risk, solution=solution, truth=truth, second_moment=second_moment, noise=noise
-    )
-    return risk
+    error = theta - target
+    return float(error @ sigma @ error + scale**2) / 2.0
 
 
+@checks.representing
 def expected_risks(
     *,
     inputs: ArrayLike,

@@ -268,8 +268,10 @@ def induced_regularizer(
     p = checks.number("dropout", dropout, "[0, 1]")
     if p == 0.0:
         return 0.0
-    full = float(np.sum((update @ sigma) * update))
-    diagonal = float(np.sum(update**2 * np.diag(sigma)))
+    with quiet():
+        full = float(np.sum((update @ sigma) * update))
+        diagonal = float(np.sum(update**2 * np.diag(sigma)))
+    checks.representable((full, diagonal), mean_update=mean_update, second_moment=second_moment)
     if p == 1.0:
         return np.inf if diagonal > 0.0 else 0.0
     k = 1.0 - p

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array
+from lora_bounds.rounding import Array, quiet
 
 TrendDirection: TypeAlias = Literal["increasing", "decreasing"]
 
@@ -144,6 +144,8 @@ def rate_exponent(
     level = checks.number("confidence", confidence, "(0, 1)")
     draws = checks.whole_number("resamples", resamples, most=10**9)
     start = checks.seed("seed", seed)
+    with quiet():
+        checks.representable(len(table) * np.abs(table).max(axis=0), values=values)
     if np.any(table.mean(axis=0) <= 0.0):
         raise ValueError(f"values must have positive means, got {table.mean(axis=0).min()!r}")
     centered = np.log(n) - np.log(n).mean()
