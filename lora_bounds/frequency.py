@@ -85,7 +85,7 @@ def check_frequency(
 
 
 def _check_trials(trials: int, error_probability: float) -> None:
-    checks.whole_number("trials", trials)
+    checks.whole_number("trials", trials, most=2**53)
     checks.number("error_probability", error_probability, "(0, 1)")
 
 
@@ -115,6 +115,7 @@ def judge_frequency(
     from scipy.stats import beta
 
     _check_trials(trials, error_probability)
+    checks.instance("name", name, str, "a text")
     checks.whole_number("failures", failures, least=0, most=trials)
     checks.number("probability", probability, "[0, 1]")
     lower = float(beta.ppf(error_probability, failures, trials - failures + 1)) if failures else 0.0

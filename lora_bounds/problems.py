@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_bounds import checks
+from lora_bounds.rounding import quiet
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def make_regression(*, n: int, d: int, condition_number: float, noise: float, se
     rng = np.random.default_rng(checks.seed("seed", seed))
     inputs = _inputs(rng, n, d, condition_number)
     weights = rng.standard_normal(d)
-    targets = inputs @ weights + noise * rng.standard_normal(n)
+    with quiet():
+        targets = inputs @ weights + noise * rng.standard_normal(n)
+    checks.representable(targets, noise=noise)
     return Problem(
         _freeze(inputs), _freeze(targets), _freeze(weights), condition_number, noise, None, seed
     )

@@ -110,7 +110,7 @@ def regime_map(
         The map; a grid of 30 x 6 x 30 takes about ten seconds.
     """
     ratios = checks.vector("aspects", aspects)
-    checks.numbers("aspects", ratios, "(0, inf)")
+    checks.numbers("aspects", ratios, "[1e-100, 1e100]")
     lambdas = checks.vector("regularizations", regularizations)
     checks.numbers("regularizations", lambdas, "(0, inf)")
     noises = checks.vector("noise_to_signal", noise_to_signal)

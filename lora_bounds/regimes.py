@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 from lora_bounds.sparsity import dropout_rate
 from lora_bounds.spectra import Spectrum
 
@@ -123,10 +123,15 @@ def ridge_risks(
     values = spectrum.values
     column = w[..., None]
     shrinkage = values / np.where(values > 0.0, values + column, 1.0)
-    risks = shrinkage_risks(
-        spectrum=spectrum, shrinkage=shrinkage, signal_power=signal_power,
-        noise_variance=noise_variance,
-    )  # fmt: skip
+    with quiet():
+        risks = shrinkage_risks(
+            spectrum=spectrum, shrinkage=shrinkage, signal_power=signal_power,
+            noise_variance=noise_variance,
+        )  # fmt: skip
+    sure = np.where((w == 0.0) & (not spectrum.invertible), risks.train, risks.test)
+    checks.representable(
+        (risks.train, sure), signal_power=signal_power, noise_variance=noise_variance
+    )
     if spectrum.invertible or noise_variance == 0.0:
         return risks
     infinite = w == 0.0

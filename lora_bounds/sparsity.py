@@ -218,7 +218,8 @@ def sparsity_penalty(
     """
     weight = penalty_weight(dropout=dropout, regularization=regularization)
     norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
+    with quiet():
+        return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
 
 
 @checks.broadcasting

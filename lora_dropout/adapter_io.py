@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_choice
+from lora_dropout.checks import check_choice, check_path
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.files import atomic_path
 from lora_dropout.inject import adapt, adapter_config, adapters
@@ -74,7 +74,7 @@ def save_adapter(
     config = adapter_config(model)
     if inference is not None:
         check_choice("inference", inference, get_args(Inference))
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
     if factor == 0.0:
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
@@ -114,7 +114,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
             fit the model: missing or extra keys, wrong shapes.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
+    adapters(model)  # that it is a model
     config = _read_config(folder)
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.

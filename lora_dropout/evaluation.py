@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.batching import Inputs, LossFn, batch_length, map_inputs, model_device
+from lora_dropout.batching import Inputs, LossFn, batch_length, call_loss, map_inputs, model_device
+from lora_dropout.checks import check_tensor, short
 from lora_dropout.calibration import expected_calibration_error
 from lora_dropout.ensemble import Prediction, predict
 
@@ -49,7 +50,7 @@ def evaluate(
         generator=generator,
         average="probabilities" if classes else "logits",
     )
-    result = {"loss": float(loss_fn(outputs, targets))}
+    result = {"loss": float(call_loss(loss_fn, outputs, targets))}
     if classes:
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
@@ -78,6 +79,9 @@ def check_data(name: str, data: Data) -> Data:
         raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}")
     inputs, targets = data
     size = batch_length(inputs, name=name)
+    check_tensor(f"targets of {name}", targets)
+    if targets.dim() == 0 or targets.is_complex():
+        raise ValueError(f"{name} must have a target for each input, got {short(targets)}")
     if len(targets) != size:
         raise ValueError(f"{name} must have as many targets as inputs, got {len(targets)}, {size}")
     return inputs, targets

@@ -12,7 +12,13 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lora_dropout.checks import check_choice, check_probability
+from lora_dropout.checks import (
+    check_choice,
+    check_count,
+    check_probability,
+    check_tensor,
+    short,
+)
 from lora_dropout.hashing import UNIT, mix, name_key, random_bits, threshold_of
 
 MaskLaw = Literal["row_column", "rank", "activation", "entrywise", "none"]
@@ -58,6 +64,20 @@ class LayerMask:
     activations: Tensor | None = None
     keys: Tensor | None = None
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("law", self.law, LAWS)
+        check_count("n_instances", self.n_instances, minimum=0)
+        check_probability("dropout", self.dropout)
+        for field, tensor in self._tensors().items():
+            if tensor is not None:
+                check_tensor(field, tensor)
+                wanted = torch.int64 if field == "keys" else torch.bool
+                if tensor.dtype != wanted or tensor.shape[:1] != (self.n_instances,):
+                    raise ValueError(
+                        f"{field} must be {wanted} and have n_instances={self.n_instances} draws "
+                        f"first, got {field}={short(tensor)}"
+                    )
 
     def select(self, index: int) -> "LayerMask":
         """Take one draw.

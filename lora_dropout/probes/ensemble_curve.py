@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.batching import Inputs, LossFn
+from lora_dropout.batching import Inputs, LossFn, call_loss
 from lora_dropout.calibration import expected_calibration_error
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.ensemble import Average, ensemble_predict
@@ -208,7 +208,7 @@ def _mean(members: Tensor, average: Average) -> Tensor:
 
 
 def _measure(outputs: Tensor, targets: Tensor, loss_fn: LossFn, classes: bool) -> list[float]:
-    found = [float(loss_fn(outputs, targets))]
+    found = [float(call_loss(loss_fn, outputs, targets))]
     if classes:
         found.append(float((outputs.argmax(dim=-1) == targets).double().mean()))
         found.append(expected_calibration_error(outputs.softmax(dim=-1), targets))

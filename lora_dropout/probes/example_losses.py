@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.batching import LossFn
+from lora_dropout.batching import LossFn, call_loss
 from lora_dropout.checks import check_positive
 
 
@@ -88,6 +88,6 @@ def example_losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
     """
 
     def one(output: Tensor, target: Tensor) -> Tensor:
-        return loss_fn(output[None], target[None])
+        return call_loss(loss_fn, output[None], target[None])
 
     return torch.func.vmap(one)(outputs, targets)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_dropout.batching import LossFn, call_model, map_inputs, model_device
+from lora_dropout.batching import LossFn, call_loss, call_model, map_inputs, model_device
 from lora_dropout.checks import check_count, check_positive
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import trainable_parameters
@@ -104,7 +104,7 @@ def gibbs_risk(
                 for name, parameter in parameters.items():
                     parameter.copy_(trained[name] + width * noise[name])
                 with use_masks(model, masks):
-                    losses[row, draw] = float(loss_fn(call_model(model, inputs), targets))
+                    losses[row, draw] = float(call_loss(loss_fn, call_model(model, inputs), targets))
     finally:
         for name, parameter in parameters.items():
             parameter.copy_(trained[name])

@@ -121,6 +121,13 @@ def bent(array: Any) -> st.SearchStrategy[Any]:
     )
 
 
+def bend(value: Any) -> st.SearchStrategy[Any] | None:
+    """How to bend a valid argument; None for what is no array of numbers."""
+    if isinstance(value, np.ndarray) and value.ndim and value.size and value.dtype.kind in "if":
+        return bent(value)
+    return None
+
+
 def anything() -> st.SearchStrategy[Any]:
     return st.one_of(numbers(), numbers(), things(), arrays())
 
@@ -137,6 +144,7 @@ class Case:
         wild: Values that replace arguments.
         fixed: Arguments that are never replaced.
         documented: Further exceptions that the docstring names for a result that cannot be had.
+        bend: Bent versions of a valid value, or None.
         share: Examples, as a multiple of the section's number.
     """
 
@@ -147,6 +155,7 @@ class Case:
     wild: st.SearchStrategy[Any] = field(default_factory=anything)
     fixed: frozenset[str] = frozenset()
     documented: tuple[type[Exception], ...] = ()
+    bend: Callable[[Any], st.SearchStrategy[Any] | None] = bend
     share: float = 1.0
 
 
@@ -272,10 +281,9 @@ def attack(case: Case, examples: int, *, number: int = 0) -> Tally:
         if open_:
             count = data.draw(st.sampled_from([0, 1, 1, 1, 1, 2, 2]))
             for name in {data.draw(st.sampled_from(open_)) for _ in range(count)}:
-                before = arguments[name]
-                bendable = isinstance(before, np.ndarray) and before.ndim and before.dtype.kind in "if"
-                bend = bendable and data.draw(st.booleans())
-                arguments[name] = data.draw(bent(before) if bend else wild)
+                bends = case.bend(arguments[name])
+                chosen = bends if bends is not None and data.draw(st.booleans()) else wild
+                arguments[name] = data.draw(chosen)
         attempt(case, arguments, tally)
 
     run()
