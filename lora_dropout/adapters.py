@@ -9,7 +9,7 @@ from lora_dropout.checks import check_generator, check_same_device, check_type
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.masked_layer import Active, MaskedLayer, MergedError
 from lora_dropout.masks import LayerSpec
-from lora_dropout.update import masked_update
+from lora_dropout.update import unchecked_update
 
 
 class AdapterLinear(MaskedLayer):
@@ -119,7 +119,7 @@ class AdapterLinear(MaskedLayer):
         output = self.base_layer(x)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = masked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
         return output + update.to(output.dtype)
 
     def delta_weight(self, inference: Inference | None = None) -> Tensor:

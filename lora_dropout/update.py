@@ -56,6 +56,24 @@ def masked_update(
         mask.check_fits(layer)
         if mask.n_instances == 0:
             raise ValueError("mask must have a draw, got mask of n_instances=0")
+    return unchecked_update(x, A, B, mask=mask, scaling=scaling)
+
+
+def unchecked_update(
+    x: Tensor, A: Tensor, B: Tensor, *, mask: LayerMask | None, scaling: float
+) -> Tensor:
+    """As `masked_update`, for layers that have checked their masks already: no check at each pass.
+
+    Args:
+        x: As there.
+        A: As there.
+        B: As there.
+        mask: As there.
+        scaling: As there.
+
+    Returns:
+        As there.
+    """
     B = B * scaling
     if mask is None or mask.law == "none":
         return F.linear(F.linear(x, A), B)
