@@ -273,4 +273,3 @@ def second_moment(name: str, value: ArrayLike, *, size: int | None = None) -> Ar
     if least < -1e-10 * scale:
         raise ValueError(f"{name} must be positive semidefinite, got least eigenvalue {least!r}")
     return array
-

@@ -100,7 +100,7 @@ def judge(
     """
     checks.instance("result", result, BoundResult)
     checks.instances("assumptions", assumptions, Assumption)
-    checks.instance("facts", {} if facts is None else facts, Mapping)
+    checks.instance("facts", {} if facts is None else facts, Mapping)  # type: ignore[type-abstract]
     checks.instance("name", result.name if name is None else name, str)
     if result.direction != "upper" or np.ndim(result.value) > 0:
         raise ValueError(

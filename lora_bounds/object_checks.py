@@ -259,7 +259,7 @@ def call(name: str, value: Any) -> Callable[..., Any]:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {name}={short(value)}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def freeze(**fields: Any) -> None:

@@ -103,6 +103,7 @@ def batch_length(inputs: Inputs, *, name: str = "inputs") -> int:
         The common length of all tensors, at least 1.
 
     Raises:
+        TypeError: If one is no dense tensor, or has no name.
         ValueError: If there are no examples or the lengths differ.
     """
     tensors = inputs if isinstance(inputs, Mapping) else {name: inputs}

@@ -163,6 +163,7 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
         The probabilities.
 
     Raises:
+        TypeError: If one is no dense tensor, or the probabilities are no floating-point numbers.
         ValueError: If shapes do not fit, a row is no probability vector or a target no class.
     """
     check_tensor("probabilities", probabilities)

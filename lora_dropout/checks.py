@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 _T = TypeVar("_T")
 _LARGEST_INTEGER = 2**63 - 1
 MOST = 10**9  # the greatest number of anything that must be held in memory
+_LARGEST = 1e150
 _LONGEST = 80
 _BRIEF = reprlib.Repr()
 _BRIEF.maxother = _BRIEF.maxstring = _BRIEF.maxlong = _LONGEST
@@ -85,9 +87,7 @@ def check_positive(name: str, value: float, *, zero_ok: bool = False) -> float:
     return number
 
 
-def check_count(
-    name: str, value: int, *, minimum: int = 1, maximum: int = _LARGEST_INTEGER
-) -> int:
+def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = _LARGEST_INTEGER) -> int:
     """Return `value` if it is an integer of at least `minimum` and at most `maximum`.
 
     Args:
@@ -236,12 +236,12 @@ def check_device(name: str, value: str | torch.device) -> torch.device:
     check_type(name, value, (str, torch.device), "a device or its name")
     try:
         device = torch.device(value)
-        if device.type == "meta":
-            raise RuntimeError("it computes nothing")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise ValueError(f"{name} must be here, got {name}={short(value)}: {reason}") from error
+    if device.type == "meta":
+        raise ValueError(f"{name} must compute something, got {name}={short(value)}")
     return device
 
 
@@ -293,6 +293,42 @@ def check_numbers(name: str, value: Tensor, *, dims: int | None = None) -> Tenso
     return value
 
 
+def check_array(name: str, value: ArrayLike, *, dims: int = 1) -> NDArray[np.float64]:
+    """Return `value` as an array of real numbers whose squares can be summed.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Anything that numpy takes for an array.
+        dims: The number of dimensions it must have.
+
+    Returns:
+        Finite numbers of at most 1e150 in size, not empty, float64.
+
+    Raises:
+        TypeError: If it holds anything but real numbers.
+        ValueError: If it has another number of dimensions, is empty, or a number is not such.
+    """
+    if isinstance(value, Tensor):
+        value = check_tensor(name, value).detach().cpu()
+    try:
+        raw = None if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+    except (ValueError, TypeError):  # lists of uneven lengths or too deep, types without a like
+        raw = None
+    if raw is None or raw.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
+    if raw.ndim != dims or raw.size == 0:
+        raise ValueError(f"{name} must have {dims} dimensions and entries, got shape {raw.shape}")
+    with np.errstate(over="ignore"):
+        array = np.array(raw, dtype=np.float64)
+    bad = ~(np.abs(array) <= _LARGEST)
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite and at most {_LARGEST:g} in size, "
+            f"got {float(array[bad][0])!r} among them"
+        )
+    return array
+
+
 def check_sequence(name: str, value: Sequence[_T], kind: type | tuple[type, ...]) -> tuple[_T, ...]:
     """Return `value` as a tuple if all of it is of a type.
 
@@ -312,6 +348,30 @@ def check_sequence(name: str, value: Sequence[_T], kind: type | tuple[type, ...]
         names = kind.__name__ if isinstance(kind, type) else "/".join(k.__name__ for k in kind)
         raise TypeError(f"{name} must be a sequence of {names}, got {name}={short(value)}")
     return tuple(value)
+
+
+def check_indices(name: str, value: Sequence[int], n: int) -> list[int]:
+    """Return `value` as a list if all of it are indices.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: A list, tuple, range or vector of integers, not empty.
+        n: Number of what is indexed.
+
+    Returns:
+        The indices.
+
+    Raises:
+        TypeError: If it is no such sequence.
+        ValueError: If it is empty or an index is not in [0, n).
+    """
+    if isinstance(value, np.ndarray | Tensor) and value.ndim == 1:
+        value = value.tolist()
+    given = check_sequence(name, value, object)
+    chosen = [check_count(name, index, minimum=0) for index in given]
+    if not chosen or max(chosen) >= n:
+        raise ValueError(f"{name} must be indices in [0, {n}), got {name}={short(given)}")
+    return chosen
 
 
 def check_same_device(**tensors: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora_dropout.batching import Inputs, batch_length, call_model, map_inputs, repeat_inputs
 from lora_dropout.checks import check_choice, check_count, check_type
 from lora_dropout.masked_layer import need_masked_layers
-from lora_dropout.model_masks import Masks, sample_masks, use_masks
+from lora_dropout.model_masks import Masks, check_masks, sample_masks, use_masks
 
 Average = Literal["probabilities", "logits"]
 Prediction = Literal["ensemble", "mean", "raw"]
@@ -49,11 +49,9 @@ def ensemble_predict(
     """
     check_choice("average", average, get_args(Average))
     check_count("max_rows", max_rows)
-    adapted = need_masked_layers(model)
     if masks is not None:
         check_type("masks", masks, Masks, "masks of sample_masks, or None")
-        if masks.layers.keys() != adapted.keys():
-            raise ValueError(f"masks must cover exactly the model's adapters, got {[*masks.layers]}")
+        check_masks(model, masks)
     else:
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
     with _evaluating(model):

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.batching import Inputs, LossFn, batch_length, call_loss, map_inputs, model_device
-from lora_dropout.checks import check_tensor, short
 from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.checks import check_tensor, short
 from lora_dropout.ensemble import Prediction, predict
 
 Data = tuple[Inputs, Tensor]

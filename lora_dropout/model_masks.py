@@ -147,6 +147,28 @@ def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
     return Masks(masks, total), probability
 
 
+def check_masks(model: nn.Module, masks: Masks | Inference) -> None:
+    """Check that masks are those of a model.
+
+    Args:
+        model: An adapted model.
+        masks: Draws, or a mask-free mode.
+
+    Raises:
+        TypeError: If `masks` is neither.
+        ValueError: If they do not cover exactly the model's adapters, or there is no such mode.
+    """
+    if isinstance(masks, Masks):
+        layers = need_masked_layers(model)
+        if masks.layers.keys() != layers.keys():
+            odd = sorted(masks.layers.keys() ^ layers.keys())
+            raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
+        return
+    if not isinstance(masks, str):
+        raise TypeError(f"masks must be Masks, 'mean' or 'raw', got masks={short(masks)}")
+    check_choice("masks", masks, get_args(Inference))
+
+
 @contextmanager
 def use_masks(
     model: nn.Module, masks: Masks | Inference, *, rows: int | None = None
@@ -167,15 +189,8 @@ def use_masks(
     Raises:
         ValueError: If the masks are not those of this model's layers.
     """
+    check_masks(model, masks)
     layers = need_masked_layers(model)
-    if isinstance(masks, Masks):
-        if masks.layers.keys() != layers.keys():
-            odd = sorted(masks.layers.keys() ^ layers.keys())
-            raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
-    else:
-        if not isinstance(masks, str):
-            raise TypeError(f"masks must be Masks, 'mean' or 'raw', got masks={short(masks)}")
-        check_choice("masks", masks, get_args(Inference))
     if rows is not None:
         check_count("rows", rows)
     active: dict[str, LayerMask | Inference] = {}

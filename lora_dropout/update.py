@@ -35,6 +35,7 @@ def masked_update(
         The update, shape (R, ..., n1). Law `activation` includes its usual 1/(1-p).
 
     Raises:
+        TypeError: If they are no tensors, or of several types.
         ValueError: If the tensors are on different devices, `x` has no batch dimension, or its
             last dimension is not n2.
     """

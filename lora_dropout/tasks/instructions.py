@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, check_type
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -52,6 +52,8 @@ def prompt(instruction: str, context: str = "") -> str:
     Returns:
         The prompt, ending where the response begins.
     """
+    check_type("instruction", instruction, str, "a text")
+    check_type("context", context, str, "a text")
     # One pass each: braces in the texts are text.
     template = _WITH_INPUT if context else _WITHOUT_INPUT
     return template.format(instruction=instruction, input=context)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, check_sequence, check_type
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -46,7 +46,14 @@ def prompt(question: str, choices: Sequence[str], subject: str) -> str:
 
     Returns:
         The text; the next token is the answer.
+
+    Raises:
+        ValueError: If there are not four choices.
     """
+    check_type("question", question, str, "a text")
+    check_type("subject", subject, str, "a text")
+    if len(check_sequence("choices", choices, str)) != len(_LETTERS):
+        raise ValueError(f"choices must be four, got {len(choices)}")
     lines = [f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=True)]
     return (
         f"The following are multiple choice questions (with answers) about "

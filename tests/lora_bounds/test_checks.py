@@ -35,10 +35,8 @@ def test_one_number_is_not_several():
         lb.marchenko_pastur(aspect=[2.0])
     with pytest.raises(ValueError, match=r"d must be in \[1, 100000\], got d=1000000000000.0"):
         lb.wishart_spectrum(n=2, d=10**12)
-    with pytest.raises(ValueError, match="rank must be a whole number, got rank=1.5"):
-        lb.minimizer(
-            law="none", second_moment=[[1.0]], cross_moment=[[1.0]], dropout=0.0, rank=1.5
-        )
+    with pytest.raises(ValueError, match=r"rank must be a whole number, got rank=1.5"):
+        lb.minimizer(law="none", second_moment=[[1.0]], cross_moment=[[1.0]], dropout=0.0, rank=1.5)
 
 
 def test_shapes_that_do_not_broadcast_are_named():
@@ -48,7 +46,7 @@ def test_shapes_that_do_not_broadcast_are_named():
 
 
 def test_words_and_records_are_told_from_other_things():
-    with pytest.raises(ValueError, match="law must be one of .* got law=array of shape"):
+    with pytest.raises(ValueError, match=r"law must be one of .* got law=array of shape"):
         lb.mask_moments(law=np.zeros(3), dropout=0.5)
     with pytest.raises(TypeError, match="spectrum must be a Spectrum, got spectrum=3"):
         turning_ratio(spectrum=3, weight=1.0)
@@ -69,7 +67,9 @@ def test_a_seed_is_a_whole_number(seed, kind):
 
 
 def test_a_result_beyond_floats_is_an_error_and_not_infinity():
-    with pytest.raises(ValueError, match="targets, .* floats suffice, .* targets=array up to 1e.308"):
+    with pytest.raises(
+        ValueError, match=r"targets, .* floats suffice, .* targets=array up to 1e.308"
+    ):
         lb.ridge_fit(**RIDGE | {"targets": [1e308, 1e308, 1.0]}, **RATES)
     with pytest.raises(ValueError, match="floats suffice"):
         lb.squared_losses(outputs=[1e200, -1e200], target=0.0)

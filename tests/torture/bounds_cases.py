@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-import lora_bounds as lb
 import numpy as np
 from hypothesis import strategies as st
-from lora_bounds import frequency, losses, problems
 
+import lora_bounds as lb
+from lora_bounds import frequency, losses, problems
 from tests.torture.wild import Case, Valid, finite, no_nan
 
 SHAPES = ((), (), (), (3,), (2, 1), (2, 3))
@@ -39,8 +39,8 @@ LAW = st.sampled_from(lb.MASK_LAWS)
 QUADRATIC = st.sampled_from(["row_column", "activation", "entrywise", "none"])
 CONVENTION = st.sampled_from(["1/n", "1/(n-1)"])
 DIRECTION = st.sampled_from(["upper", "lower"])
-FLAT = dict(n=N, lipschitz=LIPSCHITZ, curvature=CURVATURE, regularization=LAMBDA)
-SAMPLE = dict(n=N, delta=DELTA, loss_range=RANGE, empirical_risk=RISK)
+FLAT = {"n": N, "lipschitz": LIPSCHITZ, "curvature": CURVATURE, "regularization": LAMBDA}
+SAMPLE = {"n": N, "delta": DELTA, "loss_range": RANGE, "empirical_risk": RISK}
 
 
 def keywords(**items: Any) -> Valid:
@@ -118,8 +118,10 @@ def population(draw: st.DrawFn, *, fitted: bool) -> dict[str, Any]:
     return found | common
 
 
-SPECTRA = (lb.marchenko_pastur(aspect=2.0), lb.marchenko_pastur(aspect=0.5)) + tuple(
-    lb.wishart_spectrum(n=n, d=d) for n, d in ((5, 2), (2, 3), (3, 3))
+SPECTRA = (
+    lb.marchenko_pastur(aspect=2.0),
+    lb.marchenko_pastur(aspect=0.5),
+    *tuple(lb.wishart_spectrum(n=n, d=d) for n, d in ((5, 2), (2, 3), (3, 3))),
 )
 SPECTRUM = st.sampled_from(SPECTRA)
 BOUNDS = st.sampled_from([

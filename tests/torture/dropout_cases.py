@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lora_dropout as ld
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import lora_dropout as ld
 from tests.torture import tensors
 from tests.torture.wild import Case, Valid, finite, no_nan
 

@@ -1,4 +1,4 @@
-"""Every public function under wild arguments: a documented result or a clear error, or mishandled."""
+"""Every public function under wild arguments: a documented result, a clear error, or mishandled."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -3,13 +3,15 @@
 import dataclasses
 from typing import Any
 
-import lora_dropout as ld
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from lora_dropout import sweeps
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+import lora_dropout as ld
+from lora_dropout import hf, sweeps
 from lora_dropout.audit import audit
-from lora_dropout.hf import AttachConfig
 from lora_dropout.probes import (
     adapter_objective,
     changes,
@@ -28,9 +30,6 @@ from lora_dropout.probes import (
     stability,
 )
 from lora_dropout.tasks import catalogue, digits, instructions, mmlu, vit
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from tests.torture import tensors
 from tests.torture.dropout_cases import (
     AVERAGE,
@@ -42,11 +41,9 @@ from tests.torture.dropout_cases import (
     INPUTS,
     LAW,
     LOSS,
-    MODEL,
     RATE,
     SEED,
     TARGETS,
-    clean,
     done,
     folder,
     keywords,
@@ -102,6 +99,11 @@ def one_layer() -> nn.Module:
     return ld.adapt(nn.Sequential(nn.Linear(4, 3)), ld.LoRADropoutConfig(rank=2))
 
 
+def peft_model() -> nn.Module:
+    config = LoraConfig(r=2, target_modules=["0"])
+    return get_peft_model(nn.Sequential(nn.Linear(4, 3)), config)  # type: ignore[arg-type]
+
+
 def store(**arguments: Any) -> str:
     return str(sweeps.Store(**arguments).path({"a": 1}))
 
@@ -111,11 +113,12 @@ def compute(cell: Any) -> Any:
 
 
 TUNED = st.just(ld.FitConfig(epochs=1, n_instances=1, batch_size=5))
-RETRAIN = dict(
-    config=TUNED, loss_fn=LOSS, examples=st.sampled_from([None, (0, 2)]), seeds=st.just((0,)),
-    masks=MASK_FREE, confidence=CONFIDENCE, device=st.just("cpu"),
-    chunk_size=st.sampled_from([None, 2]), checkpoint_folder=st.none(), progress=st.just(False),
-)  # fmt: skip
+RETRAIN = {
+    "config": TUNED, "loss_fn": LOSS, "examples": st.sampled_from([None, (0, 2)]),
+    "seeds": st.just((0,)), "masks": MASK_FREE, "confidence": CONFIDENCE,
+    "device": st.just("cpu"), "chunk_size": st.sampled_from([None, 2]),
+    "checkpoint_folder": st.none(), "progress": st.just(False),
+}  # fmt: skip
 CASES: tuple[Case, ...] = (
     case("probes.intervals.Interval", keywords(low=RATE, high=st.floats(1, 2),
                                                confidence=CONFIDENCE), intervals.Interval),
@@ -186,7 +189,7 @@ CASES: tuple[Case, ...] = (
     case("probes.ensemble_curve.squared_loss_law", MEMBERS.map(lambda m: {
         "members": m, "targets": m[0]}), ensemble_curve.squared_loss_law),
     case("probes.quality.prediction_quality", keywords(
-        outputs=INPUTS, targets=TARGETS, n_bins=COUNT, resamples=st.integers(1, 3),
+        outputs=INPUTS, targets=TARGETS, n_bins=COUNT, resamples=st.integers(2, 3),
         confidence=CONFIDENCE, seed=SEED), quality.prediction_quality, share=0.2),
     case("probes.sparsity.realised_sparsity", keywords(
         model=st.builds(model, law=st.sampled_from(["row_column", "rank", "entrywise"])),
@@ -198,15 +201,33 @@ CASES: tuple[Case, ...] = (
         model=FIXED_MODEL, train=DATA, spares=DATA, **RETRAIN | {"examples": st.none()}),
         stability.replace_one, share=0.05),
     case("audit.audit", keywords(
-        model=FIXED_MODEL, train=DATA, held_out=DATA), audit, done, share=0.02),
+        model=st.builds(one_layer), train=DATA, held_out=DATA, config=TUNED, initial=st.none(),
+        regularization=st.sampled_from([None, 0.1]), left_out=st.just(2), loss_cap=st.none(),
+        delta=st.floats(0.01, 0.5), n_draws=st.just(2), known=st.none(), seed=SEED,
+        folder=st.none(), progress=st.just(False)), audit, done,
+        documented=(FloatingPointError,), share=0.02),
     case("sweeps.Store", keywords(folder=st.builds(folder), code=st.just(())), store, done,
          documented=(OSError,), share=0.2),
     case("sweeps.run_cells", keywords(
         compute=st.just(compute), cells=st.just([{"a": 1}, {"a": 2}]),
         store=st.builds(lambda: sweeps.Store(folder())), jobs=st.just(1),
         engine=st.just("local"), gpus_per_cell=st.just(0.0), title=st.just("")),
-        sweeps.run_cells, done, documented=(RuntimeError,), share=0.2),
-    case("hf.AttachConfig", keywords(dropout=RATE, mask=LAW), AttachConfig, done),
+        sweeps.run_cells, done, documented=(RuntimeError,), fixed=frozenset({"jobs", "engine"}),
+        share=0.2),
+    case("sweeps.run_cells without cells", keywords(
+        compute=st.just(compute), cells=st.just([]),
+        store=st.builds(lambda: sweeps.Store(folder())), jobs=st.sampled_from([1, None]),
+        engine=st.just("local"), gpus_per_cell=st.just(0.0)),
+        sweeps.run_cells, done, fixed=frozenset({"cells"}), share=0.2),
+    case("hf.attach", keywords(
+        model=st.builds(peft_model), dropout=st.floats(0, 0.9), mask=LAW, n_instances=COUNT,
+        rescale=st.just(True), inference=MASK_FREE), hf.attach, done, share=0.2),
+    case("hf.detach", keywords(
+        model=st.builds(peft_model).map(hf.attach), fold=st.booleans()), hf.detach, done,
+        share=0.2),
+    case("hf.attached_config", keywords(model=st.builds(peft_model).map(hf.attach)),
+         hf.attached_config, done, share=0.2),
+    case("hf.AttachConfig", keywords(dropout=RATE, mask=LAW), hf.AttachConfig, done),
     case("tasks.catalogue.find_task", keywords(name=st.sampled_from(catalogue.TASK_NAMES)),
          catalogue.find_task, done, share=0.2),
     case("tasks.instructions.prompt", keywords(instruction=st.text(), context=st.text()),
@@ -217,8 +238,11 @@ CASES: tuple[Case, ...] = (
     case("tasks.digits.digits_target", keywords(
         seed=SEED, n_train=st.integers(10, 20), n_validation=st.integers(10, 20)),
         digits.digits_target, done, share=0.2),
+    case("tasks.vit.VisionTransformer", keywords(
+        image_size=st.just(8), patch_size=st.sampled_from([2, 4]), width=st.sampled_from([4, 8]),
+        depth=COUNT, heads=st.sampled_from([1, 2]), n_classes=COUNT), vit.VisionTransformer, done,
+        share=0.2),
     case("tasks.digits.pretrain_digits", keywords(
         seed=SEED, epochs=st.just(1), progress=st.just(False)), digits.pretrain_digits, done,
         fixed=frozenset(), share=0.004),
 )  # fmt: skip
-

@@ -2,9 +2,9 @@
 
 import re
 
-import lora_bounds
 import pytest
 
+import lora_bounds
 from tests.torture import bounds_cases
 from tests.torture.wild import Case, Tally, attack, attempt, lines, things
 
