@@ -216,7 +216,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no adapter settings at {path}")
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
@@ -232,8 +232,8 @@ def _read_config(folder: Path) -> LoRADropoutConfig:
                 content["target_modules"] = tuple(content["target_modules"])
             return LoRADropoutConfig(**content)
         return _from_peft(content)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: unusable adapter settings: {error}") from error
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"{folder}: unusable adapter settings: {str(error)[:500]}") from error
 
 
 def _peft_targets(model: nn.Module, config: LoRADropoutConfig) -> list[str] | str:

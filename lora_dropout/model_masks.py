@@ -112,7 +112,7 @@ def sample_masks(
         seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
     check_tensor("seeds", seeds)
     if seeds.dtype != torch.int64 or seeds.dim() != 1 or len(seeds) == 0:
-        raise ValueError(f"seeds must be a non-empty int64 vector, got {short(seeds)}")
+        raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={short(seeds)}")
     device = next(iter(layers.values())).device
     drawn = draw_layer_masks([layer.spec for layer in layers.values()], seeds, device=device)
     return Masks(drawn, len(seeds))

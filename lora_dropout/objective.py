@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.batching import Inputs, LossFn, batch_length, call_loss, call_model, repeat_inputs
-from lora_dropout.checks import check_choice, check_tensor, check_type, short
+from lora_dropout.checks import check_choice, check_tensor, check_type
 from lora_dropout.model_masks import Masks, use_masks
 
 InstanceMode = Literal["loop", "batched", "grouped"]
@@ -50,9 +50,8 @@ def instance_losses(
     size = batch_length(inputs)
     check_tensor("targets", targets)
     if targets.dim() == 0 or len(targets) != size:
-        raise ValueError(
-            f"targets must have the batch size {size} of inputs, got targets={short(targets)}"
-        )
+        found = len(targets) if targets.dim() else "a single number"
+        raise ValueError(f"targets must have the batch size {size} of inputs, got {found}")
     if mode == "grouped":
         with use_masks(model, masks, rows=size):
             yield call_loss(loss_fn, call_model(model, inputs), targets)

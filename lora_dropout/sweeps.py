@@ -79,7 +79,7 @@ class Store:
             return default
         try:
             return json.loads(path.read_text())["value"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged, remove it to compute it again: {error}"
             ) from error

@@ -39,10 +39,12 @@ def masked_update(
         ValueError: If the tensors are on different devices, `x` has no batch dimension, or its
             last dimension is not n2.
     """
+    for name, tensor in (("x", x), ("A", A), ("B", B)):
+        check_type(name, tensor, Tensor, "a dense tensor")
+    check_same_device(x=x, A=A, B=B)
     check_tensor("x", x)
     check_tensor("A", A, dims=2)
     check_tensor("B", B, dims=2)
-    check_same_device(x=x, A=A, B=B)
     if x.dim() == 0 or x.shape[-1] != A.shape[1]:
         raise ValueError(f"x must end in {A.shape[1]} features, got x of shape {tuple(x.shape)}")
     scaling = check_real("scaling", scaling)

@@ -78,4 +78,7 @@ def load(measurement_id: str) -> Measurement:
             f"no measurement with measurement_id={measurement_id!r}; known: {', '.join(ids())}"
         )
     file = resources.files(__package__) / "data" / f"{measurement_id}.json"
-    return Measurement(id=measurement_id, **json.loads(file.read_text()))
+    try:
+        return Measurement(id=measurement_id, **json.loads(file.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {str(error)[:200]}") from error

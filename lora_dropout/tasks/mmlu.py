@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.checks import check_count, check_sequence, check_type
+from lora_dropout.checks import check_count, check_sequence, check_type, short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -305,14 +305,17 @@ def _records(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     subject = path.stem.rpartition("_")[0] or path.stem
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from error
     check_rows(str(path), rows)
     records = []
     for number, row in enumerate(rows, start=1):
         if len(row) != len(_LETTERS) + 2 or row[-1].strip() not in _LETTERS:
             raise ValueError(
-                f"{path}, row {number}: wanted question, four choices and a letter, got {row!r}"
+                f"{path}, row {number}: wanted question, four choices and a letter, got {short(row)}"
             )
         records.append(
             {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.text.squad import squad as squad_scores
 from transformers import DataCollatorWithPadding
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -125,14 +125,16 @@ class SquadTask(TextTask):
                             }
                         )
         except (TypeError, KeyError) as error:
-            raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
+            raise ValueError(f"{path} is not in SQuAD's format: {str(error)[:200]!r}") from error
         check_rows(str(path), data["id"])
         for name, context, answers in zip(
             data["id"], data["context"], data["answers"], strict=True
         ):
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
-                    raise ValueError(f"{path}: question {name}: no answer {text!r} at {start}")
+                    raise ValueError(
+                        f"{path}: question {short(name)}: no answer {short(text)} at {start}"
+                    )
         return Dataset.from_dict(data)
 
     def encode(

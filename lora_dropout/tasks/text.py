@@ -267,7 +267,7 @@ def read_json(path: Path) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
 
 
