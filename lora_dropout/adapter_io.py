@@ -134,7 +134,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
                 )
         expected = {key: tuple(tensor.shape) for key, tensor in _tensors(model).items()}
     else:
-        expected = _expected_shapes(model, config)
+        try:
+            expected = _expected_shapes(model, config)
+        except ValueError as error:
+            raise ValueError(f"{folder} does not fit the model: {error}") from error
     tensors = _read_tensors(folder / WEIGHTS)
     _check_fit(tensors, expected, folder / WEIGHTS)
     if not adapters(model):

@@ -188,7 +188,7 @@ def squared_loss_law(members: Tensor, targets: Tensor) -> SquaredLossLaw:
             f"targets must have shape {tuple(members.shape[1:])}, got {tuple(targets.shape)}"
         )
     for name, tensor in (("members", members), ("targets", targets)):
-        if not tensor.abs().max() <= _LARGEST:  # NaN is not
+        if not float(tensor.abs().max()) <= _LARGEST:  # NaN is not
             raise ValueError(f"{name} must be at most {_LARGEST:g} in size, got {short(tensor)}")
     count = len(members)
     if count < 3:

@@ -31,6 +31,7 @@ from lora_dropout.tasks.text import (
     check_rows,
     hub_splits,
     read_tsv,
+    to_rows,
     tokenize,
     warn_truncated,
 )
@@ -119,8 +120,9 @@ class GlueTask(TextTask):
         for target, names in zip(("sentence1", "sentence2"), self.columns, strict=False):
             column = next((at[n] for n in (target, *names) if n in at), None)
             if column is None:
+                found = short(", ".join(header))
                 raise ValueError(
-                    f"{path} must have a column {target!r} or {names[0]!r}, got {short(', '.join(header))}"
+                    f"{path} must have a column {target!r} or {names[0]!r}, got {found}"
                 )
             data[target] = [row[column] for row in rows]
         labels = ("label", "gold_label", "is_duplicate", "Quality", "score")
@@ -131,7 +133,7 @@ class GlueTask(TextTask):
             data["label"] = [
                 self._label(row[column], f"{path}, row {i}") for i, row in enumerate(rows, start=1)
             ]
-        return Dataset.from_dict(data)
+        return to_rows(path, data)
 
     def _label(self, text: str, where: str) -> float | int:
         if text in self.labels:

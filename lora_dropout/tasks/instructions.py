@@ -24,6 +24,7 @@ from lora_dropout.tasks.text import (
     hub_splits,
     open_ended,
     read_json,
+    to_rows,
     warn_truncated,
 )
 
@@ -132,7 +133,7 @@ class InstructionTask(TextTask):
                 if not isinstance(value, str):
                     raise ValueError(f"{path}: record {number} must have a text {key!r}")
                 values.append(value)
-        return Dataset.from_dict(data)
+        return to_rows(path, data)
 
     def encode(
         self,

@@ -315,7 +315,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(_LETTERS) + 2 or row[-1].strip() not in _LETTERS:
             raise ValueError(
-                f"{path}, row {number}: wanted question, four choices and a letter, got {short(row)}"
+                f"{path}, row {number}: wanted question, four choices and a letter, "
+                f"got {short(row)}"
             )
         records.append(
             {

@@ -164,6 +164,7 @@ TRAINING: dict[str, Any] = {
     "--mode": "loop", "--dropout": "0.5", "--learning-rate": "0.001", "--batch-size": "4",
     "--warmup": "0.1", "--weight-decay": "0", "--seed": "0", "--epochs": "1",
 }  # fmt: skip
+ONCE = {flag: value for flag, value in TRAINING.items() if flag != "--epochs"}
 MORE: dict[str, Any] = {
     "--max-length": "16", "--n-train": "4", "--adapter": "lora", "--eval-instances": "2",
     "--eval-batch-size": "8", "--precision": "float32", "--inference": "ensemble",
@@ -253,7 +254,7 @@ CASES: tuple[Case, ...] = (
     _from_file("train --config --dry-run", TRAINING | MORE, 1.0),
     command(
         "lora-dropout train", cli.main, lambda: [*_train(), "--output", "out", "--epochs", "1"],
-        {k: v for k, v in TRAINING.items() if k != "--epochs"} | {"--max-length": "16", "--eval-instances": "2"}, share=0.05,
+        ONCE | {"--max-length": "16", "--eval-instances": "2"}, share=0.05,
     ),
     command(
         "lora-dropout evaluate", cli.main,

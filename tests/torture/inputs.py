@@ -1,13 +1,20 @@
-"""Every public function under wild arguments: a documented result, a clear error, or mishandled."""
+"""Public functions and commands under wild arguments: documented result, clear error, or fault."""
 
 import sys
 from collections.abc import Iterable, Sequence
 
-from tests.torture.bounds_cases import CASES as BOUNDS
+from tests.torture import bounds_cases, command_cases, dropout_cases, probe_cases
 from tests.torture.report import Row
 from tests.torture.wild import Case, Tally, attack, lines, total
 
 SEED = 20240415
+# What is attacked, and how often each of it in the long version (times its `share`).
+ATTACKED: tuple[tuple[str, Sequence[Case], int], ...] = (
+    ("lora_bounds", bounds_cases.CASES, 2500),
+    ("lora_dropout", dropout_cases.CASES, 800),
+    ("lora_dropout: probes, audit, hf, tasks, sweeps", probe_cases.CASES, 800),
+    ("commands lora-bounds, lora-dropout", command_cases.CASES, 800),
+)
 
 
 def tried(cases: Sequence[Case], examples: int) -> dict[str, Tally]:
@@ -15,15 +22,16 @@ def tried(cases: Sequence[Case], examples: int) -> dict[str, Tally]:
     found = {}
     for number, case in enumerate(cases):
         found[case.name] = attack(case, examples, number=SEED + number)
+        print(f"{case.name}: {found[case.name].tried} tried", file=sys.stderr)
     for line in lines(total(found), most=1000):
         print(line, file=sys.stderr)
     return found
 
 
-def row(what: str, found: dict[str, Tally]) -> Row:
+def row(what: str, found: dict[str, Tally], of: str = "functions") -> Row:
     everything = total(found)
     note = (
-        f"{len(found)} functions; {everything.returned:,} results as documented, "
+        f"{len(found)} {of}; {everything.returned:,} results as documented, "
         f"{everything.refused:,} clear errors"
     )
     if everything.mishandled:
@@ -32,4 +40,5 @@ def row(what: str, found: dict[str, Tally]) -> Row:
 
 
 def run(long: bool) -> Iterable[Row]:
-    yield row("wild arguments: lora_bounds", tried(BOUNDS, 2500 if long else 10))
+    for name, cases, examples in ATTACKED:
+        yield row(f"wild arguments: {name}", tried(cases, examples if long else 10))

@@ -246,3 +246,6 @@ CASES: tuple[Case, ...] = (
         seed=SEED, epochs=st.just(1), progress=st.just(False)), digits.pretrain_digits, done,
         fixed=frozenset(), share=0.004),
 )  # fmt: skip
+
+# Public but not attacked alone, and why.
+NOT_ATTACKED: dict[str, str] = {}

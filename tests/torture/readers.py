@@ -44,18 +44,20 @@ _PIECES = [
     b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"\r\n", b"\r", b"\xef\xbb\xbf", b"\t", b'"', b"'", b",",
     b"[" * _DEEP, b'{"a":' * _DEEP, b"[" * 500 + b"]" * 500, b"9" * 5000, b"1e999", b"-1e999",
     b"NaN", b"Infinity", b"null", b"true", b"../../../../etc/passwd", b"/etc/passwd", b"\\ud800",
-    b"!!python/object/apply:os.system ['true']", b"&a *a", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x04",
-    b"PK\x03\x04", b"\xff" * 8, b"x" * 10_000, b"\n" * 50, b"-1", b"0", b"\xe2\x80\xa8", b"{}", b"[]",
+    b"!!python/object/apply:os.system ['true']", b"&a *a", b"cos\nsystem\n(S'true'\ntR.",
+    b"\x80\x04", b"PK\x03\x04", b"\xff" * 8, b"x" * 10_000, b"\n" * 50, b"-1", b"0", b"\xe2\x80\xa8",
+    b"{}", b"[]",
 ]  # fmt: skip
 _VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 1.5, 1e308, float("nan"), float("inf"), 10**400, -(10**30), "", "x",
-    "../../x", "/etc/passwd", "\x00", "\ud800", "9" * 5000, [], {}, [None], [[]], {"a": 1}, [1, "a"],
-    "all-linear", "(", ["*"], 2**63, 10**9, "1", "__class__", [0.5] * 3, {"": None}, ["x"] * 500,
+    None, True, False, 0, -1, 1, 1.5, 1e308, float("nan"), float("inf"), 10**400, -(10**30), "",
+    "x", "../../x", "/etc/passwd", "\x00", "\ud800", "9" * 5000, [], {}, [None], [[]], {"a": 1},
+    [1, "a"], "all-linear", "(", ["*"], 2**63, 10**9, "1", "__class__", [0.5] * 3, {"": None},
+    ["x"] * 500,
 ]  # fmt: skip
 
 
 def mutated(content: bytes, kind: Kind) -> st.SearchStrategy[bytes]:
-    """A valid file with chunks cut, doubled, swapped or put in; a value replaced; or other bytes."""
+    """A valid file with chunks cut, doubled, moved or put in; a value replaced; or other bytes."""
     place = st.integers(0, len(content))
 
     def chunk(ends: tuple[int, int, int, str]) -> bytes:
@@ -320,4 +322,4 @@ def cases() -> list[Case]:
 
 def run(long: bool) -> Iterable[Row]:
     for case in cases():
-        yield row(f"mutated files: {case.name}", tried([case], 1500 if long else 20))
+        yield row(f"mutated files: {case.name}", tried([case], 1500 if long else 20), of="reader")
