@@ -89,4 +89,5 @@ def target_layers(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.L
 
 def _no_match(pattern: object, linear: Mapping[str, nn.Linear]) -> str:
     known = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
-    return f"target_modules must match nn.Linear modules, none matches {short(pattern)}; there are: {known}"
+    what = f"target_modules must match nn.Linear modules, none matches {short(pattern)}"
+    return f"{what}; there are: {known}"

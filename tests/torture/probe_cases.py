@@ -248,4 +248,24 @@ CASES: tuple[Case, ...] = (
 )  # fmt: skip
 
 # Public but not attacked alone, and why.
-NOT_ATTACKED: dict[str, str] = {}
+_WITH_A_TOKENIZER = "takes a tokenizer or rows; its files are attacked in `readers`"
+_PART = "part of a layer or a task that is attacked as a whole"
+NOT_ATTACKED: dict[str, str] = {
+    "probes.intervals.check_confidence": "a check, attacked in all that take a confidence",
+    "hf.LoRADropoutMixin": "attacked by `lora-dropout train`",
+    "hf.LoRADropoutTrainer": "attacked by `lora-dropout train`",
+    "audit.Constants": "a record that `audit` returns",
+    "audit.Audit": "a record that `audit` returns",
+    "tasks.data_warning.DataWarning": "a warning",
+    "tasks.digits.digits_pool": "takes nothing",
+    "tasks.digits.digits_source": "takes nothing",
+    "tasks.vit.Attention": _PART,
+    "tasks.vit.Block": _PART,
+    "tasks.text.TextTask": "abstract",
+    "tasks.text.hub_splits": "asks the network",
+} | {
+    f"tasks.{name}": _WITH_A_TOKENIZER
+    for name in ("glue.require_labels", "mmlu.letter_tokens", "text.check_rows", "text.open_ended",
+     "text.read_json", "text.read_tsv", "text.to_rows", "text.tokenize", "text.warn_truncated",
+     "text.without_overlap")
+}  # fmt: skip

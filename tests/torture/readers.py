@@ -45,8 +45,9 @@ _PIECES = [
     b"[" * _DEEP, b'{"a":' * _DEEP, b"[" * 500 + b"]" * 500, b"9" * 5000, b"1e999", b"-1e999",
     b"NaN", b"Infinity", b"null", b"true", b"../../../../etc/passwd", b"/etc/passwd", b"\\ud800",
     b"!!python/object/apply:os.system ['true']", b"&a *a", b"cos\nsystem\n(S'true'\ntR.",
-    b"\x80\x04", b"PK\x03\x04", b"\xff" * 8, b"x" * 10_000, b"\n" * 50, b"-1", b"0", b"\xe2\x80\xa8",
-    b"{}", b"[]",
+    b"\x80\x04",
+    b"PK\x03\x04", b"\xff" * 8, b"x" * 10_000, b"\n" * 50, b"-1", b"0",
+    b"\xe2\x80\xa8", b"{}", b"[]",
 ]  # fmt: skip
 _VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 1.5, 1e308, float("nan"), float("inf"), 10**400, -(10**30), "",

@@ -15,6 +15,7 @@ from tests.torture import (
     command_cases,
     dropout_cases,
     inputs,
+    numbers,
     probe_cases,
     readers,
 )
@@ -51,6 +52,11 @@ def test_mutated_files(name):
     held(attack(READERS[name].case(), 25))
 
 
+def test_numbers_at_their_extremes():
+    failed = [f"{row.what}: {row.note}" for row in numbers.run(long=False) if not row.passed]
+    assert not failed, "\n".join(failed)
+
+
 def test_every_public_name_of_lora_bounds_is_attacked():
     attacked = {name.removeprefix("lora_bounds.") for name in BOUNDS}
     assert {*lora_bounds.__all__} - attacked == bounds_cases.NOT_CALLED & {*lora_bounds.__all__}
@@ -63,8 +69,10 @@ def test_every_public_name_of_lora_dropout_is_attacked():
 
 
 def _public(package: str) -> set[str]:
-    """Functions, and classes that check what they are given, of the modules of a package."""
+    """Functions, and classes that check what they are given, of a package or its modules."""
     found, home = set(), importlib.import_module(f"lora_dropout.{package}")
+    if hasattr(home, "__all__"):
+        return {f"{package}.{name}" for name in home.__all__}
     inner = [m.name for m in pkgutil.iter_modules(getattr(home, "__path__", []))]
     for name in inner or [""]:
         module = importlib.import_module(f"{home.__name__}.{name}" if name else home.__name__)
