@@ -200,5 +200,5 @@ def test_a_refit_that_is_singular_is_refused_at_any_condition():
     basis = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     for condition in (1.0, 1e2, 1e4, 1e6):
         x = basis * np.array([1.0, 1.0, 1.0 / condition])
-        with pytest.raises(ValueError, match="unique minimiser, .* got inputs with an example"):
+        with pytest.raises(ValueError, match=r"unique minimiser, .* got inputs with an example"):
             leave_one_out(inputs=x, targets=np.ones(3), regularization=0.0, dropout=0.5)
