@@ -79,6 +79,8 @@ def numbers(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> Array
     ...
     ValueError: delta must be in (0, 1), got delta=2.0
     """
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:  # beyond numpy's own integers
+        value = _float(value)
     raw = _raw(value)
     if raw is None or raw.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
@@ -92,6 +94,13 @@ def numbers(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> Array
     if not np.all(inside):  # NaN is inside no interval
         _fail(name, f"in {interval}", array, ~inside)
     return array
+
+
+def _float(value: int) -> float | int:
+    try:
+        return float(value)
+    except OverflowError:
+        return value
 
 
 def _raw(value: ArrayLike) -> NDArray[np.generic] | None:

@@ -64,7 +64,7 @@ def check_frequency(
         claim: The claim on trial.
         trials: Number of independent trials.
         seed: Seed of the numpy generator.
-        error_probability: Largest probability of rejecting a true claim.
+        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
 
     Returns:
         The result; not rejected means not rejected, nothing more.
@@ -86,7 +86,7 @@ def check_frequency(
 
 def _check_trials(trials: int, error_probability: float) -> None:
     checks.whole_number("trials", trials, most=2**53)
-    checks.number("error_probability", error_probability, "(0, 1)")
+    checks.number("error_probability", error_probability, "[1e-50, 1)")  # SciPy's limits end there
 
 
 def judge_frequency(
@@ -104,7 +104,7 @@ def judge_frequency(
         failures: How often the bad event happened.
         trials: Number of independent trials, fixed in advance.
         probability: The claimed upper bound on the bad event's probability.
-        error_probability: Largest probability of rejecting a true claim.
+        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
 
     Returns:
         The result; not rejected means not rejected, nothing more.

@@ -103,12 +103,9 @@ def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = _LARG
         TypeError: If `value` is not an integer.
         ValueError: If `value` is below `minimum` or above `maximum`.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | np.ndarray | Tensor) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {name}={short(value)}")
-    try:
-        count = value.__index__()
-    except TypeError:  # an array
-        raise TypeError(f"{name} must be an integer, got {name}={short(value)}") from None
+    count = value.__index__()
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {name}={short(value)}")
     if count > maximum:

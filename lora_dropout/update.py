@@ -56,7 +56,10 @@ def masked_update(
     if mask is not None:
         check_type("mask", mask, LayerMask, "a LayerMask or None")
         layer = LayerSpec("", mask.law, mask.dropout, B.shape[0], A.shape[1], A.shape[0])
-        mask.check_fits(layer)
+        try:
+            mask.check_fits(layer)
+        except ValueError as error:
+            raise ValueError(f"mask must fit A and B: {error}") from error
         if mask.n_instances == 0:
             raise ValueError("mask must have a draw, got mask of n_instances=0")
     return unchecked_update(x, A, B, mask=mask, scaling=scaling)

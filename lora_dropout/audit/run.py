@@ -148,6 +148,8 @@ def audit(
     if config is not None:
         check_type("config", config, FitConfig, "a FitConfig")
     check_data("held_out", held_out)
+    if known is not None:
+        check_type("known", known, Mapping, "facts by name")
     if adapter_config(model).modules_to_save:
         raise ValueError(
             "model must train its factors alone, got modules_to_save="

@@ -173,7 +173,7 @@ def agreement(predicted: Array, measured: Array) -> Agreement:
             "predicted and measured must be vectors of one length of at least 3, "
             f"got shapes {predicted.shape} and {measured.shape}"
         )
-    if not measured.any():
+    if not np.linalg.norm(measured) > 0:  # the squares of the least numbers are 0
         raise ValueError("measured must not be all 0, got no change at all")
     constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0
     square = float(predicted @ predicted)

@@ -16,6 +16,7 @@ from lora_dropout.checks import (
     check_choice,
     check_count,
     check_generator,
+    check_numbers,
     check_positive,
     check_type,
 )
@@ -84,6 +85,7 @@ def segment_lipschitz(
     Raises:
         ValueError: If `quadratic` is claimed and the gradients at the middle deny it.
     """
+    check_type("quadratic", quadratic, bool, "a bool")
     check_count("n_points", n_points, minimum=2, maximum=MOST)
     check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     start, end = objective.check_point("start", start), objective.check_point("end", end)
@@ -221,6 +223,9 @@ def linear_layer_lipschitz(
     parts = list(model) if isinstance(model, nn.Sequential) else [model]
     if len(parts) != 1 or not isinstance(parts[0], LoRALinear) or not isinstance(inputs, Tensor):
         raise ValueError(f"model must be one LoRA layer on a tensor, got {type(model).__name__}")
+    check_numbers("data", inputs)
+    if targets.is_floating_point():
+        check_numbers("data", targets)
     layer = parts[0]
     law = layer.config.mask
     if layer.config.mask_scale > 1 or law in ("activation", "entrywise"):
