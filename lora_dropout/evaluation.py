@@ -52,6 +52,10 @@ def evaluate(
     )
     result = {"loss": float(call_loss(loss_fn, outputs, targets))}
     if classes:
+        if outputs.isnan().any():
+            raise ValueError(
+                f"data and model must give numbers, got NaN in outputs {short(outputs)}"
+            )
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
         counted = labels != _IGNORED

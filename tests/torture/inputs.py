@@ -10,7 +10,7 @@ from tests.torture.wild import Case, Tally, attack, lines, total
 SEED = 20240415
 # What is attacked, and how often each of it in the long version (times its `share`).
 ATTACKED: tuple[tuple[str, Sequence[Case], int], ...] = (
-    ("lora_bounds", bounds_cases.CASES, 2500),
+    ("lora_bounds", bounds_cases.CASES, 2000),
     ("lora_dropout", dropout_cases.CASES, 800),
     ("lora_dropout: probes, audit, hf, tasks, sweeps", probe_cases.CASES, 800),
     ("commands lora-bounds, lora-dropout", command_cases.CASES, 800),
