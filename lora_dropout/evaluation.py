@@ -37,6 +37,9 @@ def evaluate(
     Returns:
         `loss` (for cross-entropy in nats) and, where the targets are classes, `accuracy` and
         `ece`, both in [0, 1].
+
+    Raises:
+        ValueError: If the data do not fit the model, or outputs for class targets are NaN.
     """
     inputs, targets = check_data("data", data)
     device = model_device(model)
@@ -53,9 +56,7 @@ def evaluate(
     result = {"loss": float(call_loss(loss_fn, outputs, targets))}
     if classes:
         if outputs.isnan().any():
-            raise ValueError(
-                f"data and model must give numbers, got NaN in outputs {short(outputs)}"
-            )
+            raise ValueError(f"data must give numbers, got NaN in outputs={short(outputs)}")
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
         counted = labels != _IGNORED
