@@ -314,7 +314,8 @@ def check_array(name: str, value: ArrayLike, *, dims: int = 1) -> NDArray[np.flo
     if raw is None or raw.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
     if raw.ndim != dims or raw.size == 0:
-        raise ValueError(f"{name} must have {dims} dimensions and entries, got shape {raw.shape}")
+        what = {1: "a vector", 2: "a matrix"}.get(dims, f"an array of {dims} axes")
+        raise ValueError(f"{name} must be {what} of numbers, got shape {raw.shape}")
     with np.errstate(over="ignore"):
         array = np.array(raw, dtype=np.float64)
     bad = ~(np.abs(array) <= _LARGEST)
@@ -367,7 +368,7 @@ def check_indices(name: str, value: Sequence[int], n: int) -> list[int]:
     given = check_sequence(name, value, object)
     chosen = [check_count(name, index, minimum=0) for index in given]
     if not chosen or max(chosen) >= n:
-        raise ValueError(f"{name} must be indices in [0, {n}), got {name}={short(given)}")
+        raise ValueError(f"{name} must be indices in [0, {n}), got {name}={short(list(given))}")
     return chosen
 
 

@@ -151,7 +151,7 @@ def run_cells(
     gpus_per_cell = check_real("gpus_per_cell", gpus_per_cell)
     if not gpus_per_cell >= 0 or (gpus_per_cell and engine != "ray"):
         raise ValueError(
-            f"gpus_per_cell must be at least 0, and 0 unless engine='ray', got {gpus_per_cell} "
+            f"gpus_per_cell must be at least 0, and 0 unless engine='ray', got {gpus_per_cell:g} "
             f"with engine={engine!r}"
         )
     store.remove_stale()

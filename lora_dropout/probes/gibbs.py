@@ -97,7 +97,9 @@ def gibbs_risk(
     inputs, targets = check_data("data", data)
     check_count("n_draws", n_draws, maximum=MOST)
     check_count("seed", seed, minimum=0)
-    scales = tuple(check_positive("widths", width) for width in check_array("widths", widths))
+    scales = tuple(
+        check_positive("widths", width) for width in check_array("widths", widths).tolist()
+    )
     device = model_device(model)
     inputs, targets = map_inputs(lambda t: t.to(device), inputs), targets.to(device)
     parameters = trainable_parameters(model)

@@ -120,7 +120,7 @@ class GlueTask(TextTask):
         for target, names in zip(("sentence1", "sentence2"), self.columns, strict=False):
             column = next((at[n] for n in (target, *names) if n in at), None)
             if column is None:
-                found = short(", ".join(header))
+                found = ", ".join(header)[:200]
                 raise ValueError(
                     f"{path} must have a column {target!r} or {names[0]!r}, got {found}"
                 )

@@ -127,7 +127,7 @@ class SquadTask(TextTask):
                         )
             self._check_answers(path, data)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not in SQuAD's format: {str(error)[:200]!r}") from error
+            raise ValueError(f"{path} is not in SQuAD's format: {repr(error)[:200]}") from error
         check_rows(str(path), data["id"])
         return to_rows(path, data)
 
