@@ -30,7 +30,7 @@ def find_task(name: str) -> "TextTask":
         close = get_close_matches(name, TASK_NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"task name must be one of {', '.join(TASK_NAMES)}, got {name[:80]!r}{hint}"
+            f"name must be one of {', '.join(TASK_NAMES)}, got task={name[:80]!r}{hint}"
         )
     if name in GLUE_NAMES:
         from lora_dropout.tasks.glue import GLUE

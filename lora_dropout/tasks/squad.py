@@ -136,7 +136,7 @@ class SquadTask(TextTask):
         for name, context, answers in parts:
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
-                    question = f"{path}: question {short(name)}"
+                    question = f"{path}: question {name[:80]}"
                     raise ValueError(f"{question}: no answer {short(text)} at {short(start)}")
 
     def encode(

@@ -79,5 +79,5 @@ def test_bad_input() -> None:
     for values in ([1.0], [[1.0, 2.0]]):
         with pytest.raises(ValueError, match="values must be a vector of"):
             t_interval(values)
-    with pytest.raises(ValueError, match="values must be finite, got"):
+    with pytest.raises(ValueError, match="values must be finite and at most"):
         t_interval([1.0, float("nan")])
