@@ -1,12 +1,49 @@
 """Input checks. Every message names the argument and echoes its value."""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lora_bounds.object_checks import (
+    broadcasting,
+    call,
+    choice,
+    freeze,
+    instance,
+    instances,
+    representable,
+    representing,
+    seed,
+    short,
+    together,
+)
 from lora_bounds.rounding import Array
+
+__all__ = [
+    "at_most",
+    "broadcasting",
+    "call",
+    "choice",
+    "count",
+    "freeze",
+    "instance",
+    "instances",
+    "matrix",
+    "number",
+    "numbers",
+    "representable",
+    "representing",
+    "second_moment",
+    "seed",
+    "short",
+    "together",
+    "vector",
+    "whole_number",
+]
+
+
+_MOST_AXES = 16  # numpy's own limits are 32 in some places and 64 in others
 
 
 @lru_cache
@@ -33,6 +70,7 @@ def numbers(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> Array
 
     Raises:
         TypeError: if ``value`` holds anything but real numbers.
+        ValueError: if it is an array of more than 16 axes, or a number is outside.
 
     >>> numbers("delta", 0.05, "(0, 1)")
     array(0.05)
@@ -41,16 +79,83 @@ def numbers(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> Array
     ...
     ValueError: delta must be in (0, 1), got delta=2.0
     """
-    raw = np.asarray(value)
-    if raw.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must hold real numbers, got {name}={value!r}")
-    array: Array = np.array(raw, dtype=np.float64)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:  # beyond numpy's own integers
+        value = _float(value)
+    raw = _raw(value)
+    if raw is None or raw.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
+    if raw.ndim > _MOST_AXES:
+        raise ValueError(f"{name} must have at most {_MOST_AXES} axes, got {raw.ndim} axes")
+    with np.errstate(over="ignore"):  # a long double may be beyond the largest double
+        array: Array = np.array(raw, dtype=np.float64)
     low, closed_low, high, closed_high = _ends(interval)
     inside = (array >= low) if closed_low else (array > low)
     inside &= (array <= high) if closed_high else (array < high)
     if not np.all(inside):  # NaN is inside no interval
         _fail(name, f"in {interval}", array, ~inside)
     return array
+
+
+def _float(value: int) -> float | int:
+    try:
+        return float(value)
+    except OverflowError:
+        return value
+
+
+def _raw(value: ArrayLike) -> NDArray[np.generic] | None:
+    # None for lists of uneven lengths or too deep, and for arrays of which a part is masked out.
+    try:
+        raw: NDArray[np.generic] = np.asarray(value)
+    except (ValueError, TypeError):
+        return None
+    return None if isinstance(value, np.ma.MaskedArray) else raw
+
+
+def number(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> float:
+    """Check that an argument is one real number of an interval.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the number.
+        interval: as in `numbers`.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        ValueError: if it is an array of several numbers, or outside of the interval.
+
+    >>> number("delta", [0.05, 0.1], "(0, 1)")
+    Traceback (most recent call last):
+    ...
+    ValueError: delta must be one number, got delta of shape (2,)
+    """
+    array = numbers(name, value, interval)
+    if array.ndim:
+        raise ValueError(f"{name} must be one number, got {name} of shape {array.shape}")
+    return float(array)
+
+
+def whole_number(name: str, value: ArrayLike, least: int = 1, most: int | None = None) -> int:
+    """Check that an argument is one whole number, neither too small nor too large.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the number, as an integer or as a float.
+        least: the smallest admitted.
+        most: the largest admitted, if any.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        ValueError: if it is not such a number.
+    """
+    found = number(name, value, f"[{least}, inf)" if most is None else f"[{least}, {most}]")
+    if found != int(found):
+        raise ValueError(f"{name} must be a whole number, got {name}={found!r}")
+    return int(found)
 
 
 def count(name: str, value: ArrayLike, least: int = 1) -> Array:
@@ -145,13 +250,13 @@ def vector(name: str, value: ArrayLike, *, size: int | None = None) -> Array:
     return array
 
 
-def second_moment(name: str, value: ArrayLike, *, size: int) -> Array:
+def second_moment(name: str, value: ArrayLike, *, size: int | None = None) -> Array:
     """Check that an argument is symmetric and positive semidefinite.
 
     Args:
         name: the argument's name, for the message.
         value: the matrix E[x xᵀ].
-        size: its number of rows and columns.
+        size: its number of rows and columns, if that is settled.
 
     Returns:
         The matrix, made exactly symmetric.
@@ -165,34 +270,15 @@ def second_moment(name: str, value: ArrayLike, *, size: int) -> Array:
     ValueError: Sigma must be positive semidefinite, got least eigenvalue -1.0
     """
     array = matrix(name, value, columns=size)
+    size = array.shape[1]
     if array.shape != (size, size):
         raise ValueError(f"{name} must be {size} x {size}, got {name} of shape {array.shape}")
     scale = float(np.abs(array).max())
-    skew = float(np.abs(array - array.T).max())
+    skew = 2.0 * float(np.abs(array / 2.0 - array.T / 2.0).max())
     if skew > 1e-10 * scale:
         raise ValueError(f"{name} must be symmetric, got an asymmetry of {skew!r}")
-    array = (array + array.T) / 2
-    least = float(np.linalg.eigvalsh(array)[0])
+    array = array / 2.0 + array.T / 2.0
+    least = scale * float(np.linalg.eigvalsh(array / scale)[0]) if scale else 0.0
     if least < -1e-10 * scale:
         raise ValueError(f"{name} must be positive semidefinite, got least eigenvalue {least!r}")
     return array
-
-
-def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
-    """Check that an argument is one of a few words.
-
-    Args:
-        name: the argument's name, for the message.
-        value: what was given.
-        options: what is admitted.
-
-    Raises:
-        ValueError: if ``value`` is none of them.
-
-    >>> choice("direction", "sideways", ("upper", "lower"))
-    Traceback (most recent call last):
-    ...
-    ValueError: direction must be one of upper, lower; got direction='sideways'
-    """
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(options)}; got {name}={value!r}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lora_bounds import checks
 from lora_bounds.generalization import (
     bousquet_klochkov_zhivotovskiy,
     feldman_vondrak,
@@ -60,9 +61,17 @@ def first_nonvacuous(bound: _BoundOfN, *, least: int = 1) -> float:
 
     Returns:
         The least n, or infinity if there is none up to 2^53.
+
+    Raises:
+        TypeError: if ``bound`` is no such function.
     """
-    small: Array = np.arange(float(least), 33.0)
-    useful = ~np.asarray(bound(small).vacuous)
+    checks.call("bound", bound)
+    first = checks.whole_number("least", least, most=32)
+    small: Array = np.arange(float(first), 33.0)
+    found = bound(small)
+    if not hasattr(found, "vacuous"):
+        raise TypeError(f"bound must return a BoundResult, got {checks.short(found)}")
+    useful = ~np.asarray(found.vacuous)
     if useful.any():
         return float(small[useful.argmax()])
     ends = np.ldexp(1.0, np.arange(6, 54))
@@ -130,8 +139,21 @@ def compare_bounds(
     if (squared_norm is None) != (width is None):
         raise ValueError(
             "squared_norm and width must be given together, got "
-            f"squared_norm={squared_norm!r} and width={width!r}"
+            f"squared_norm={checks.short(squared_norm)} and width={checks.short(width)}"
         )
+    n = checks.whole_number("n", n)
+    dropout = checks.number("dropout", dropout, "[0, 1]")
+    loss_range = checks.number("loss_range", loss_range, "(0, inf)")
+    empirical_risk = checks.number("empirical_risk", empirical_risk, f"[0, {loss_range!r}]")
+    if feldman_vondrak_constant is not None:
+        checks.number("feldman_vondrak_constant", feldman_vondrak_constant, "(0, inf)")
+    delta = checks.number("delta", delta, "[0, 1]")
+    lipschitz = checks.number("lipschitz", lipschitz, "[0, inf)")
+    curvature = checks.number("curvature", curvature, "[0, inf)")
+    regularization = checks.number("regularization", regularization, "[0, inf]")
+    if squared_norm is not None and width is not None:
+        squared_norm = checks.number("squared_norm", squared_norm, "[0, inf)")
+        width = checks.number("width", width, "(0, inf)")
     common: dict[str, Any] = {
         "delta": delta,
         "loss_range": loss_range,

@@ -36,6 +36,7 @@ def dropout_limit_risks(
     Returns:
         The risks, of the shape of ``dropout``.
     """
+    checks.instance("aspect_spectrum", aspect_spectrum, Spectrum)
     p = checks.numbers("dropout", dropout, "(0, 1]")[..., None]
     mu, kept = aspect_spectrum.values, 1.0 - p
     return shrinkage_risks(
@@ -62,8 +63,12 @@ def dropout_turning_ratio(*, aspect_spectrum: Spectrum, dropout: ArrayLike) -> N
     >>> round(float(ratio.max()), 3)
     0.201
     """
+    checks.instance("aspect_spectrum", aspect_spectrum, Spectrum)
     p = checks.numbers("dropout", dropout, "(0, 1)")[..., None]
-    mu, weights, kept = aspect_spectrum.values, aspect_spectrum.weights, 1.0 - p
+    # A node at 0 counts for nothing in every sum; at 1 it divides nothing by 0.
+    kernel, kept = aspect_spectrum.values == 0.0, 1.0 - p
+    mu = np.where(kernel, 1.0, aspect_spectrum.values)
+    weights = np.where(kernel, 0.0, aspect_spectrum.weights)
     factor = kept**2 / (kept * mu + p)
     # -dg/dp, positive; the signal part of the gap changes by (1-μ)(1-μg) μ of it, and so on.
     slope = weights * mu * (kept**2 * (1.0 + mu) + 2.0 * kept * p) / (kept * mu + p) ** 2
@@ -130,6 +135,7 @@ class SampledRisks:
         )
 
 
+@checks.representing
 def sampled_dropout_risks(
     *,
     n: int,
@@ -154,15 +160,25 @@ def sampled_dropout_risks(
 
     Returns:
         The tables.
+
+    Raises:
+        ValueError: if Σ is singular.
     """
     checks.choice("inference", inference, ("ensemble", "raw"))
-    size, draws = int(checks.count("n", n)), int(checks.count("samples", samples, least=2))
+    size = checks.whole_number("n", n, most=10**9)
+    draws = checks.whole_number("samples", samples, least=2, most=10**9)
+    start = checks.seed("seed", seed)
     rates = checks.vector("dropout", dropout)
     checks.numbers("dropout", rates, "(0, 1]")
-    d = np.shape(second_moment)[-1] if np.ndim(second_moment) else 1
-    sigma = checks.second_moment("second_moment", second_moment, size=d)
-    root = np.linalg.cholesky(sigma)
-    x = np.random.default_rng(seed).standard_normal((draws, size, d)) @ root.T
+    sigma = checks.second_moment("second_moment", second_moment)
+    d = len(sigma)
+    try:
+        root = np.linalg.cholesky(sigma)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"second_moment must be positive definite, got {checks.short(second_moment)}"
+        ) from None
+    x = np.random.default_rng(start).standard_normal((draws, size, d)) @ root.T
     moment = np.swapaxes(x, 1, 2) @ x / size
     diagonal = np.einsum("kii->ki", moment)[:, :, None] * np.eye(d)
     power = float(np.trace(sigma))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 
 Averaging: TypeAlias = Literal["probabilities", "logits"]
 
@@ -40,6 +40,15 @@ def _members(name: str, value: ArrayLike, least_axes: int) -> Array:
     return array
 
 
+def _aligned(name: str, members: Array, target: ArrayLike) -> tuple[Array, Array]:
+    # A target of more axes than one member must not be dealt out over the members.
+    y = checks.numbers("target", target)
+    checks.together(**{name: members[0], "target": y})
+    extra = max(y.ndim - (members.ndim - 1), 0)
+    return members.reshape(len(members), *(1,) * extra, *members.shape[1:]), y
+
+
+@checks.broadcasting
 def ensemble_excess(*, variance: ArrayLike, n_instances: ArrayLike) -> Numbers:
     """Compute V/N: the expected squared error of N averaged members over that of infinitely many.
 
@@ -63,6 +72,7 @@ def ensemble_excess(*, variance: ArrayLike, n_instances: ArrayLike) -> Numbers:
     return plain(np.asarray(spread / members))
 
 
+@checks.broadcasting
 def ensemble_loss(
     *, infinite_loss: ArrayLike, variance: ArrayLike, n_instances: ArrayLike
 ) -> Numbers:
@@ -99,12 +109,13 @@ def squared_losses(*, outputs: ArrayLike, target: ArrayLike) -> EnsembleLosses:
     >>> squared_losses(outputs=[0.0, 2.0], target=1.0)
     EnsembleLosses(ensemble=0.0, mean_member=1.0, gap=1.0)
     """
-    members = _members("outputs", outputs, 1)
-    y = checks.numbers("target", target)
-    average = members.mean(axis=0)
-    ensemble = np.asarray((average - y) ** 2)
-    mean_member = np.asarray(((members - y) ** 2).mean(axis=0))
-    gap = np.broadcast_to(((members - average) ** 2).mean(axis=0), ensemble.shape)
+    members, y = _aligned("outputs", _members("outputs", outputs, 1), target)
+    with quiet():
+        average = members.mean(axis=0)
+        ensemble = np.asarray((average - y) ** 2)
+        mean_member = np.asarray(((members - y) ** 2).mean(axis=0))
+        gap = np.broadcast_to(((members - average) ** 2).mean(axis=0), ensemble.shape)
+    checks.representable(mean_member + gap + ensemble, outputs=outputs, target=target)
     return EnsembleLosses(plain(ensemble), plain(mean_member), plain(np.array(gap)))
 
 
@@ -121,13 +132,13 @@ def logistic_losses(*, logits: ArrayLike, target: ArrayLike) -> EnsembleLosses:
     Raises:
         ValueError: if a target is neither -1 nor 1.
     """
-    members = _members("logits", logits, 1)
-    y = checks.numbers("target", target)
+    members, y = _aligned("logits", _members("logits", logits, 1), target)
     if not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"target must be -1 or 1, got target={target!r}")
-    ensemble = np.logaddexp(0.0, -y * members.mean(axis=0))
-    mean_member = np.logaddexp(0.0, -y * members).mean(axis=0)
-    return _losses(ensemble, mean_member)
+        raise ValueError(f"target must be -1 or 1, got target={checks.short(target)}")
+    with quiet():
+        ensemble = np.logaddexp(0.0, -y * members.mean(axis=0))
+        mean_member = np.logaddexp(0.0, -y * members).mean(axis=0)
+        return _losses(ensemble, mean_member, logits)
 
 
 def cross_entropy_losses(
@@ -151,30 +162,33 @@ def cross_entropy_losses(
     """
     checks.choice("average", average, ("probabilities", "logits"))
     members = _members("logits", logits, 2)
-    classes = checks.count("label", label, least=0).astype(np.intp)
-    if classes.shape != members.shape[1:-1]:
+    labels = checks.count("label", label, least=0)
+    if labels.shape != members.shape[1:-1]:
         raise ValueError(
-            f"label must have shape {members.shape[1:-1]}, got label of shape {classes.shape}"
+            f"label must have shape {members.shape[1:-1]}, got label of shape {labels.shape}"
         )
-    if np.any(classes >= members.shape[-1]):
+    if np.any(labels >= members.shape[-1]):
         raise ValueError(
             f"label must be below the number of classes {members.shape[-1]}, "
-            f"got label={int(classes.max())}"
+            f"got label={float(labels.max())!r}"
         )
-    log_probabilities = _log_softmax(members)
-    if average == "probabilities":
-        joint = np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(members))
-    else:
-        joint = _log_softmax(members.mean(axis=0))
-    ensemble = -np.take_along_axis(joint, classes[..., None], -1)[..., 0]
-    picked = np.take_along_axis(log_probabilities, classes[None, ..., None], -1)
-    return _losses(ensemble, -picked[..., 0].mean(axis=0))
+    classes = labels.astype(np.intp)
+    with quiet():
+        log_probabilities = _log_softmax(members)
+        if average == "probabilities":
+            joint = np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(members))
+        else:
+            joint = _log_softmax(members.mean(axis=0))
+        ensemble = -np.take_along_axis(joint, classes[..., None], -1)[..., 0]
+        picked = np.take_along_axis(log_probabilities, classes[None, ..., None], -1)
+        return _losses(ensemble, -picked[..., 0].mean(axis=0), logits)
 
 
 def _log_softmax(logits: Array) -> Array:
     return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
 
 
-def _losses(ensemble: Array, mean_member: Array) -> EnsembleLosses:
+def _losses(ensemble: Array, mean_member: Array, logits: ArrayLike) -> EnsembleLosses:
     gap = np.asarray(mean_member - ensemble)
+    checks.representable(gap, logits=logits)
     return EnsembleLosses(plain(np.asarray(ensemble)), plain(np.asarray(mean_member)), plain(gap))

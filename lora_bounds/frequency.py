@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_bounds import checks
+
 
 @dataclass(frozen=True)
 class RandomClaim:
@@ -62,7 +64,7 @@ def check_frequency(
         claim: The claim on trial.
         trials: Number of independent trials.
         seed: Seed of the numpy generator.
-        error_probability: Largest probability of rejecting a true claim.
+        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
 
     Returns:
         The result; not rejected means not rejected, nothing more.
@@ -83,12 +85,8 @@ def check_frequency(
 
 
 def _check_trials(trials: int, error_probability: float) -> None:
-    if trials < 1:
-        raise ValueError(f"trials must be at least 1, got trials={trials}")
-    if not 0 < error_probability < 1:
-        raise ValueError(
-            f"error_probability must be in (0, 1), got error_probability={error_probability}"
-        )
+    checks.whole_number("trials", trials, most=2**53)
+    checks.number("error_probability", error_probability, "[1e-50, 1)")  # SciPy's limits end there
 
 
 def judge_frequency(
@@ -106,7 +104,7 @@ def judge_frequency(
         failures: How often the bad event happened.
         trials: Number of independent trials, fixed in advance.
         probability: The claimed upper bound on the bad event's probability.
-        error_probability: Largest probability of rejecting a true claim.
+        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
 
     Returns:
         The result; not rejected means not rejected, nothing more.
@@ -117,10 +115,9 @@ def judge_frequency(
     from scipy.stats import beta
 
     _check_trials(trials, error_probability)
-    if not 0 <= failures <= trials:
-        raise ValueError(f"failures must be in [0, {trials}], got failures={failures}")
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability must be in [0, 1], got probability={probability}")
+    checks.instance("name", name, str, "a text")
+    checks.whole_number("failures", failures, least=0, most=trials)
+    checks.number("probability", probability, "[0, 1]")
     lower = float(beta.ppf(error_probability, failures, trials - failures + 1)) if failures else 0.0
     upper = (
         float(beta.isf(error_probability, failures + 1, trials - failures))

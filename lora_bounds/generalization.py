@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks
 from lora_bounds._risk import BOUNDED, IID, SYMMETRIC, risk_bound, risk_inputs
 from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.rounding import Array, Numbers, lower_root, plain, quiet
 from lora_bounds.sparsity import root_penalty_weight
 from lora_bounds.stability import CLOSE, CURVATURE, LIPSCHITZ_REGULARISED, MINIMISERS, PSD
 from lora_bounds.uniform_risk import (
@@ -47,6 +47,7 @@ def _chebyshev(size: Array, failure: Array, largest: Array, root_term: Array) ->
     return np.hypot(floor, scaled)
 
 
+@checks.broadcasting
 def lemma_4_3(
     *,
     n: ArrayLike,
@@ -86,6 +87,7 @@ def lemma_4_3(
         )
 
 
+@checks.broadcasting
 def theorem_4_4(
     *,
     n: ArrayLike,
@@ -127,7 +129,7 @@ def theorem_4_4(
         eta = checks.numbers("lipschitz", lipschitz, "[0, inf)")
         least = checks.numbers("curvature", curvature, "[0, inf)")
         weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-        denominator = np.hypot(np.sqrt(least), np.sqrt(2.0) * weight)
+        denominator = lower_root(np.hypot(np.sqrt(least), np.sqrt(2.0) * weight))
         ratio = np.where(eta == 0.0, 0.0, eta / np.where(eta == 0.0, 1.0, denominator))
         root = np.sqrt(12.0) * np.sqrt(largest) * (ratio / np.sqrt(size))
         slack = _chebyshev(size, failure, largest, root)
@@ -142,6 +144,7 @@ def theorem_4_4(
         )
 
 
+@checks.broadcasting
 def least_delta(*, n: ArrayLike, loss_range: ArrayLike, empirical_risk: ArrayLike) -> Numbers:
     """Compute the δ at or below which Lemma 4.3 and Thm 4.4 are vacuous whatever the stability.
 

@@ -21,6 +21,7 @@ _INVERSE_SLACK = 1e-11
 _LEAST_TAIL = 1e-100
 
 
+@checks.broadcasting
 def hoeffding(
     *,
     n: ArrayLike,
@@ -60,6 +61,7 @@ def hoeffding(
         )
 
 
+@checks.broadcasting
 def clopper_pearson(
     *,
     n: ArrayLike,

@@ -98,16 +98,21 @@ def judge(
     >>> str(seen.status), seen.unchecked
     ('exceeded, an assumption is unchecked', ('i.i.d. sample', 'unseen data', 'bounded loss'))
     """
+    checks.instance("result", result, BoundResult)
+    checks.instances("assumptions", assumptions, Assumption)
+    checks.instance("facts", {} if facts is None else facts, Mapping)  # type: ignore[type-abstract]
+    checks.instance("name", result.name if name is None else name, str)
     if result.direction != "upper" or np.ndim(result.value) > 0:
         raise ValueError(
             f"result must be one upper bound, got a {result.direction} bound of shape "
             f"{np.shape(result.value)}"
         )
-    low, high = (float(checks.numbers("risk", end)) for end in risk)
+    ends = checks.vector("risk", risk, size=2)
+    low, high = float(ends[0]), float(ends[1])
     if low > high:
-        raise ValueError(f"risk must be an interval (low, high), got risk={risk!r}")
-    empirical = float(checks.numbers("empirical_risk", empirical_risk, "[0, inf)"))
-    sure = float(checks.numbers("confidence", confidence, "[0, 1]"))
+        raise ValueError(f"risk must be an interval (low, high), got risk={checks.short(risk)}")
+    empirical = checks.number("empirical_risk", empirical_risk, "[0, inf)")
+    sure = checks.number("confidence", confidence, "[0, 1]")
     known = dict(facts or {})
     found = tuple(
         replace(item, checked=known.get(item.name, item.checked))
@@ -147,6 +152,7 @@ def judgement_table(judgements: Sequence[Judgement]) -> str:
         Several lines: bound, gap allowed, ratio to the measured gap, status; below each bound that
         rests on an assumption that is violated or unchecked, which ones.
     """
+    checks.instances("judgements", judgements, Judgement)
     lines = []
     for item in judgements:
         if item.status is Status.CONTRADICTED:

@@ -31,9 +31,11 @@ def mean_factor(*, law: MaskLaw, dropout: float) -> float:
     >>> mean_factor(law="row_column", dropout=0.5)
     0.25
     """
-    return float(mask_moments(law=law, dropout=dropout).mean)
+    rate = checks.number("dropout", dropout, "[0, 1]")
+    return float(mask_moments(law=law, dropout=rate).mean)
 
 
+@checks.representing
 def mask_variance(
     *, law: MaskLaw, b: ArrayLike, a: ArrayLike, second_moment: ArrayLike, dropout: float
 ) -> float:
@@ -59,11 +61,11 @@ def mask_variance(
     >>> mask_variance(law="row_column", b=[[1.0]], a=[[1.0]], second_moment=[[1.0]], dropout=0.5)
     0.1875
     """
-    moments = mask_moments(law=law, dropout=dropout)
+    p = checks.number("dropout", dropout, "[0, 1]")
+    moments = mask_moments(law=law, dropout=p)
     down = checks.matrix("a", a)
     up = checks.matrix("b", b, columns=down.shape[0])
     sigma = checks.second_moment("second_moment", second_moment, size=down.shape[1])
-    p = float(dropout)
     k = 1.0 - p
     if law == "rank":
         terms = np.sum(up**2, axis=0) * np.sum((down @ sigma) * down, axis=1)
@@ -75,6 +77,7 @@ def mask_variance(
     return float(moments.variance) * diagonal
 
 
+@checks.representing
 def masked_objective(
     *,
     law: MaskLaw,
@@ -111,11 +114,12 @@ def _risk(update: Array, sigma: ArrayLike, cross: ArrayLike, target: float) -> f
     g = checks.matrix("cross_moment", cross, columns=update.shape[1])
     if g.shape != update.shape:
         raise ValueError(f"cross_moment must be {update.shape}, got cross_moment of {g.shape}")
-    power = float(checks.numbers("target_moment", target, "[0, inf)"))
+    power = checks.number("target_moment", target, "[0, inf)")
     quadratic = float(np.sum((update @ moment) * update))
     return (power - 2.0 * float(np.sum(update * g)) + quadratic) / 2.0
 
 
+@checks.representing
 def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: float) -> Array:
     """Compute M, the matrix with tr(E M Eᵀ) = tr(E Σ Eᵀ) + V for the mean update E.
 
@@ -135,9 +139,8 @@ def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: fl
     array([[4.]])
     """
     checks.choice("law", law, _QUADRATIC)
-    p = float(checks.numbers("dropout", dropout, "[0, 1)"))
-    size = np.shape(second_moment)[-1] if np.ndim(second_moment) else 1
-    sigma = checks.second_moment("second_moment", second_moment, size=size)
+    p = checks.number("dropout", dropout, "[0, 1)")
+    sigma = checks.second_moment("second_moment", second_moment)
     k = 1.0 - p
     full, diagonal = {
         "row_column": (1.0 / k, p / k**2),
@@ -148,6 +151,7 @@ def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: fl
     return full * sigma + diagonal * np.diag(np.diag(sigma))
 
 
+@checks.representing
 def minimizer(
     *,
     law: QuadraticLaw,
@@ -180,7 +184,7 @@ def minimizer(
     """
     checks.choice("law", law, _QUADRATIC)
     g = checks.matrix("cross_moment", cross_moment)
-    p = float(checks.numbers("dropout", dropout, "[0, 1]"))
+    p = checks.number("dropout", dropout, "[0, 1]")
     if p == 1.0 and law != "none":
         checks.second_moment("second_moment", second_moment, size=g.shape[1])
         return np.zeros_like(g)
@@ -196,12 +200,13 @@ def minimizer(
     half = (vectors * inverse) @ vectors.T
     whitened = g @ half
     if rank is not None:
-        r = int(checks.count("rank", rank))
+        r = checks.whole_number("rank", rank)
         left, singular, right = np.linalg.svd(whitened, full_matrices=False)
         whitened = (left[:, :r] * singular[:r]) @ right[:r]
     return whitened @ half
 
 
+@checks.representing
 def trained_update(*, second_moment: ArrayLike, cross_moment: ArrayLike, dropout: float) -> Array:
     """Compute the B A to which LoRA Dropout trains a linear layer of full rank.
 
@@ -221,6 +226,6 @@ def trained_update(*, second_moment: ArrayLike, cross_moment: ArrayLike, dropout
     """
     g = checks.matrix("cross_moment", cross_moment)
     sigma = checks.second_moment("second_moment", second_moment, size=g.shape[1])
-    p = float(checks.numbers("dropout", dropout, "[0, 1]"))
+    p = checks.number("dropout", dropout, "[0, 1]")
     mixed = (1.0 - p) * sigma + p * np.diag(np.diag(sigma))
     return np.asarray(g @ np.linalg.pinv(mixed, hermitian=True))

@@ -40,11 +40,11 @@ def _check(
     x = checks.matrix("inputs", inputs)
     y = checks.vector("labels", labels, size=len(x))
     if not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"labels must be -1 or 1, got labels={labels!r}")
+        raise ValueError(f"labels must be -1 or 1, got labels={checks.short(labels)}")
     zero = np.zeros(x.shape[1])
     start = zero if center is None else checks.vector("center", center, size=x.shape[1])
-    checks.numbers("regularization", lam, "(0, inf)")
-    checks.numbers("dropout", dropout, "(0, 1]")
+    checks.number("regularization", lam, "(0, inf)")
+    checks.number("dropout", dropout, "(0, 1]")
     return x, y, start, float(penalty_weight(dropout=dropout, regularization=lam))
 
 
@@ -79,6 +79,7 @@ def _newton(x: Array, y: Array, start: Array, weight: float, divisor: float) -> 
     raise ArithmeticError(f"Newton's method stopped at a gradient norm of {norm!r}")
 
 
+@checks.representing
 def logistic_fit(
     *,
     inputs: ArrayLike,
@@ -108,6 +109,7 @@ def logistic_fit(
     return _newton(x, y, start, weight, float(len(x)))
 
 
+@checks.representing
 def leave_one_out_fits(
     *,
     inputs: ArrayLike,
@@ -137,6 +139,7 @@ def leave_one_out_fits(
     return tuple(_newton(x[row], y[row], start, weight, divisor) for row in keep)
 
 
+@checks.representing
 def logistic_loss(*, inputs: ArrayLike, labels: ArrayLike, solution: ArrayLike) -> Array:
     """Compute ln(1 + exp(-y_i x_iᵀθ)) for each example.
 

@@ -15,6 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lora_bounds import checks
+from lora_bounds.rounding import quiet
+
 _Values = NDArray[np.float64]
 
 
@@ -51,7 +54,10 @@ class Loss:
         Returns:
             The losses, at least 0.
         """
-        return self.value(np.asarray(prediction, float), np.asarray(target, float))
+        f, y = checks.numbers("prediction", prediction), checks.numbers("target", target)
+        checks.together(prediction=f, target=y)
+        with quiet():
+            return np.asarray(self.value(f, y))
 
 
 def _squared(f: _Values, y: _Values) -> _Values:

@@ -24,6 +24,7 @@ GRID = Assumption("grid before data", "the widths were fixed before the data")
 _KL_SOURCE = "Seeger 2002; Maurer 2004, arXiv cs/0411099, Theorem 5"
 
 
+@checks.broadcasting
 def dropout_kl(*, dropout: ArrayLike, squared_norm: ArrayLike, width: ArrayLike) -> Numbers:
     """Compute the divergence of posterior and prior, (1-p)/2 (‖A-A0‖² + ‖B-B0‖²) / s².
 
@@ -68,6 +69,7 @@ def _divergence(q: Array, w: Array) -> tuple[Array, Array]:
     return kl, rise / (q + rise)
 
 
+@checks.broadcasting
 def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
     """Compute the largest r with kl(q‖r) <= c, for Bernoulli means q and r.
 
@@ -114,6 +116,7 @@ def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
         return plain(np.where(c == 0.0, q, r))
 
 
+@checks.broadcasting
 def pac_bayes_kl_bound(
     *,
     n: ArrayLike,
@@ -166,9 +169,9 @@ def geometric_widths(*, largest: float, ratio: float, count: int) -> Array:
     >>> geometric_widths(largest=1.0, ratio=0.5, count=3)
     array([1.  , 0.5 , 0.25])
     """
-    first = checks.numbers("largest", largest, "(0, inf)")
-    factor = checks.numbers("ratio", ratio, "(0, 1)")
-    number = int(checks.count("count", count))
+    first = checks.number("largest", largest, "(0, inf)")
+    factor = checks.number("ratio", ratio, "(0, 1)")
+    number = checks.whole_number("count", count, most=10**6)
     return np.asarray(first * factor ** np.arange(number))
 
 
@@ -203,7 +206,7 @@ def pac_bayes_dropout_bound(
     Raises:
         ValueError: if the last axis of ``empirical_risk`` is not that of ``widths``.
     """
-    grid = checks.vector("widths", widths)
+    grid = checks.numbers("widths", checks.vector("widths", widths), "(0, inf)")
     risk = checks.numbers("empirical_risk", empirical_risk)
     if risk.ndim == 0 or risk.shape[-1] != grid.size:
         raise ValueError(
@@ -212,13 +215,17 @@ def pac_bayes_dropout_bound(
         )
     failure = checks.numbers("delta", delta, "[0, 1]")
     range_ = checks.numbers("loss_range", loss_range, "(0, inf)")
+    checks.together(
+        n=n, delta=failure, dropout=dropout, squared_norm=squared_norm, loss_range=range_,
+        empirical_risk=risk[..., 0],
+    )  # fmt: skip
     kl = dropout_kl(
-        dropout=np.asarray(dropout)[..., None],
-        squared_norm=np.asarray(squared_norm)[..., None],
+        dropout=checks.numbers("dropout", dropout)[..., None],
+        squared_norm=checks.numbers("squared_norm", squared_norm)[..., None],
         width=grid,
     )
     each = pac_bayes_kl_bound(
-        n=np.asarray(n)[..., None],
+        n=checks.numbers("n", n)[..., None],
         delta=failure[..., None] / grid.size * (1.0 - rounding.RELATIVE_SLACK),
         kl=rounding.up(np.asarray(kl)),
         empirical_risk=risk,

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_bounds import checks
+from lora_bounds.rounding import quiet
+
 
 @dataclass(frozen=True)
 class ProblemConstants:
@@ -90,18 +93,17 @@ def _inputs(rng: np.random.Generator, n: int, d: int, condition: float) -> NDArr
 
     Returns:
         The matrix.
-
-    Raises:
-        ValueError: if d is out of [1, n] or the condition number under 1.
     """
-    if not 1 <= d <= n:
-        raise ValueError(f"d must lie between 1 and the number of inputs {n}, got d={d}")
-    if not condition >= 1:
-        raise ValueError(f"condition_number must be at least 1, got condition_number={condition}")
+    checks.number("condition_number", condition, "[1, inf)")
     left, _ = np.linalg.qr(rng.standard_normal((n, d)))
     right, _ = np.linalg.qr(rng.standard_normal((d, d)))
     values = condition ** -np.linspace(0.0, 1.0, d) if d > 1 else np.ones(1)
     return np.sqrt(n) * (left * values) @ right.T
+
+
+def _sizes(name: str, n: int, d: int) -> tuple[int, int]:
+    examples = checks.whole_number(name, n, most=10**9)
+    return examples, checks.whole_number("d", d, most=examples)
 
 
 def _freeze(array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,18 +124,17 @@ def make_regression(*, n: int, d: int, condition_number: float, noise: float, se
     Returns:
         The problem; the largest singular value of the inputs is sqrt(n).
 
-    Raises:
-        ValueError: if an argument is out of its range.
-
     >>> make_regression(n=5, d=2, condition_number=3.0, noise=0.1, seed=0)
     Problem(n=5, d=2, condition_number=3, noise=0.1, separable=None, seed=0)
     """
-    if not noise >= 0:
-        raise ValueError(f"noise must be at least 0, got noise={noise}")
-    rng = np.random.default_rng(seed)
+    n, d = _sizes("n", n, d)
+    checks.number("noise", noise, "[0, inf)")
+    rng = np.random.default_rng(checks.seed("seed", seed))
     inputs = _inputs(rng, n, d, condition_number)
     weights = rng.standard_normal(d)
-    targets = inputs @ weights + noise * rng.standard_normal(n)
+    with quiet():
+        targets = inputs @ weights + noise * rng.standard_normal(n)
+    checks.representable(targets, noise=noise)
     return Problem(
         _freeze(inputs), _freeze(targets), _freeze(weights), condition_number, noise, None, seed
     )
@@ -163,7 +164,9 @@ def make_classification(
     >>> make_classification(distinct=4, d=2, condition_number=1.0, separable=False, seed=0)
     Problem(n=12, d=2, condition_number=1, noise=0, separable=False, seed=0)
     """
-    rng = np.random.default_rng(seed)
+    distinct, d = _sizes("distinct", distinct, d)
+    checks.instance("separable", separable, bool)
+    rng = np.random.default_rng(checks.seed("seed", seed))
     inputs = _inputs(rng, distinct, d, condition_number)
     weights = rng.standard_normal(d)
     labels = np.where(inputs @ weights >= 0, 1.0, -1.0)

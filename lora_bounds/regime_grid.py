@@ -10,7 +10,7 @@ from lora_bounds import checks
 from lora_bounds.regimes import CriticalRatio, critical_ratio, turning_ratio
 from lora_bounds.rounding import Array
 from lora_bounds.sparsity import dropout_rate
-from lora_bounds.spectra import Spectrum, marchenko_pastur, wishart_spectrum
+from lora_bounds.spectra import MOST, Spectrum, marchenko_pastur, wishart_spectrum
 
 _LEAST = 1e-10  # where the search for the turn begins, relative to the w of the boundary
 
@@ -49,8 +49,7 @@ class RegimeMap:
     rise_end: Array
 
     def __post_init__(self) -> None:
-        for field in vars(self).values():
-            field.flags.writeable = False
+        checks.freeze(**vars(self))
 
 
 def rising_rates(
@@ -67,8 +66,9 @@ def rising_rates(
         The interval, or None where the gap falls on all of [0, 1]. There is at most one interval
         because r(w) has one maximum (seen on every grid tried; not proved).
     """
-    lam = float(checks.numbers("regularization", regularization, "(0, inf)"))
-    noise = float(checks.numbers("noise_to_signal", noise_to_signal, "[0, inf)"))
+    checks.instance("spectrum", spectrum, Spectrum)
+    lam = checks.number("regularization", regularization, "(0, inf)")
+    noise = checks.number("noise_to_signal", noise_to_signal, "[0, inf)")
     boundary = critical_ratio(spectrum=spectrum, regularization=lam)
     return _rise(spectrum, lam, noise, boundary)
 
@@ -110,15 +110,18 @@ def regime_map(
         The map; a grid of 30 x 6 x 30 takes about ten seconds.
     """
     ratios = checks.vector("aspects", aspects)
-    checks.numbers("aspects", ratios, "(0, inf)")
+    checks.numbers("aspects", ratios, "[1e-100, 1e100]")
     lambdas = checks.vector("regularizations", regularizations)
     checks.numbers("regularizations", lambdas, "(0, inf)")
     noises = checks.vector("noise_to_signal", noise_to_signal)
     checks.numbers("noise_to_signal", noises, "[0, inf)")
+    inputs = None if d is None else checks.whole_number("d", d, most=MOST)
+    if inputs is not None:
+        checks.numbers("aspects", ratios * inputs, f"(0, {MOST}]")
     spectra = [
         marchenko_pastur(aspect=float(a))
-        if d is None
-        else wishart_spectrum(n=max(1, round(float(a) * d)), d=d)
+        if inputs is None
+        else wishart_spectrum(n=max(1, round(float(a) * inputs)), d=inputs)
         for a in ratios
     ]
     critical = np.empty((ratios.size, lambdas.size))

@@ -21,12 +21,13 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 from lora_bounds.sparsity import dropout_rate
 from lora_bounds.spectra import Spectrum
 
 # r(w) is searched for its maximum on this grid of w and refined next to the best point.
 _LEAST, _MOST, _POINTS = 1e-8, 1e8, 321
+_INFINITE = 1e100  # w of infinity and this one are the same in double precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,9 @@ def shrinkage_risks(
     Returns:
         The risks, of the shape of ``shrinkage`` without its last axis.
     """
-    signal = float(checks.numbers("signal_power", signal_power, "[0, inf)"))
-    noise = float(checks.numbers("noise_variance", noise_variance, "[0, inf)"))
+    checks.instance("spectrum", spectrum, Spectrum)
+    signal = checks.number("signal_power", signal_power, "[0, inf)")
+    noise = checks.number("noise_variance", noise_variance, "[0, inf)")
     values, weights = spectrum.values, spectrum.weights
     share = noise / spectrum.aspect
     missing = (1.0 - shrinkage) ** 2
@@ -116,19 +118,20 @@ def ridge_risks(
     >>> round(risks.train, 12), round(risks.test, 12)  # (1 - d/n)/2, (1 + d/(n-d-1))/2
     (0.35, 0.75)
     """
+    checks.instance("spectrum", spectrum, Spectrum)
     w = checks.numbers("weight", weight, "[0, inf)")
     values = spectrum.values
     column = w[..., None]
-    shrinkage = np.where(
-        column == 0.0,
-        np.where(values > 0.0, 1.0, 0.0),
-        values / np.where(w > 0.0, w, 1.0)[..., None],
+    shrinkage = values / np.where(values > 0.0, values + column, 1.0)
+    with quiet():
+        risks = shrinkage_risks(
+            spectrum=spectrum, shrinkage=shrinkage, signal_power=signal_power,
+            noise_variance=noise_variance,
+        )  # fmt: skip
+    sure = np.where((w == 0.0) & (not spectrum.invertible), risks.train, risks.test)
+    checks.representable(
+        (risks.train, sure), signal_power=signal_power, noise_variance=noise_variance
     )
-    shrinkage = np.where(column == 0.0, shrinkage, shrinkage / (1.0 + shrinkage))
-    risks = shrinkage_risks(
-        spectrum=spectrum, shrinkage=shrinkage, signal_power=signal_power,
-        noise_variance=noise_variance,
-    )  # fmt: skip
     if spectrum.invertible or noise_variance == 0.0:
         return risks
     infinite = w == 0.0
@@ -149,13 +152,17 @@ def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
     Returns:
         r(w), of the shape of ``weight``: 0 at w = 0 and -(d+1)/d at infinity.
     """
+    checks.instance("spectrum", spectrum, Spectrum)
     w = checks.numbers("weight", weight, "[0, inf]")
-    column = np.where(w > 0.0, w, 1.0)[..., None]
-    values = spectrum.values
-    tilted = values / (1.0 + values / column) ** 3 * spectrum.weights
+    w = np.minimum(w, _INFINITE)
+    column, values = w[..., None], spectrum.values
+    # μ/(μ+w)³ but for a factor that keeps it from under- and overflow for every w.
+    least = float(values[values > 0.0].min(initial=np.inf))
+    positive = np.where(values > 0.0, values, 1.0)
+    tilted = values * ((least + column) / (positive + column)) ** 3
+    tilted = tilted * spectrum.weights
     mean = np.sum(tilted * values, axis=-1) / np.sum(tilted, axis=-1)
-    share = 1.0 / (1.0 + 1.0 / np.where(w > 0.0, w, 1.0))
-    return plain(np.where(w > 0.0, spectrum.aspect * share * (1.0 - mean), 0.0))
+    return plain(np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * (1.0 - mean), 0.0))
 
 
 def _peak(spectrum: Spectrum, most: float) -> tuple[float, float]:
@@ -190,7 +197,8 @@ def critical_ratio(*, spectrum: Spectrum, regularization: float = np.inf) -> Cri
     >>> round(critical_ratio(spectrum=marchenko_pastur(aspect=1e6)).ratio, 5)
     0.33333
     """
-    lam = float(checks.numbers("regularization", regularization, "(0, inf]"))
+    checks.instance("spectrum", spectrum, Spectrum)
+    lam = checks.number("regularization", regularization, "(0, inf]")
     weight, ratio = _peak(spectrum, min(2.0 * lam, _MOST))
     if ratio <= 0.0:
         return CriticalRatio(0.0, np.nan, np.nan)

@@ -55,6 +55,11 @@ class BoundResult:
 
     def __post_init__(self) -> None:
         checks.choice("direction", self.direction, ("upper", "lower"))
+        checks.numbers("value", self.value, "[-inf, inf]")
+        checks.numbers("confidence", self.confidence, "[0, 1]")
+        checks.instances("assumptions", self.assumptions, Assumption)
+        if self.trivial is not None:
+            checks.numbers("trivial", self.trivial, "[-inf, inf]")
         for field in (self.value, self.confidence, self.vacuous, self.trivial):
             if isinstance(field, np.ndarray):
                 field.flags.writeable = False

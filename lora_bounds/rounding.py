@@ -70,3 +70,18 @@ def down(value: Array) -> Array:
     (np.True_, 0.0)
     """
     return np.asarray(np.maximum(value * (1.0 - RELATIVE_SLACK) - ABSOLUTE_SLACK, 0.0))
+
+
+def lower_root(value: Array) -> Array:
+    """Take a computed root for the denominator of an upper bound.
+
+    Args:
+        value: non-negative, right to a few units in the last place.
+
+    Returns:
+        The value; among subnormal numbers, where such a unit is no longer a relative error of
+        1e-16, a little less.
+    """
+    numbers = np.finfo(np.float64)
+    less = np.maximum(value - 4.0 * float(numbers.smallest_subnormal), 0.0)
+    return np.where(value < numbers.tiny, less, value)

@@ -124,6 +124,7 @@ def mask_moments(*, law: MaskLaw, dropout: ArrayLike) -> MaskMoments:
         )
 
 
+@checks.broadcasting
 def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
     """Compute E‖d ⊙ Δθ‖² = q(p) ‖Δθ‖², the left side of the constraint of Eq. 9.
 
@@ -141,6 +142,7 @@ def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
     return plain(p * (2.0 - p) * norm)
 
 
+@checks.broadcasting
 def inner_maximum(*, loss: ArrayLike, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
     """Compute the inner maximum of Eq. 10 over λ ≥ 0.
 
@@ -161,6 +163,7 @@ def inner_maximum(*, loss: ArrayLike, dropout: ArrayLike, squared_norm: ArrayLik
     return plain(np.where((p == 0.0) | (norm == 0.0), value, np.inf))
 
 
+@checks.broadcasting
 def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
     """Compute λ q(p), the weight of ‖θ - θ0‖² in Eq. 11.
 
@@ -177,6 +180,7 @@ def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
     return np.asarray(p * (2.0 - p) * finite)
 
 
+@checks.broadcasting
 def root_penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
     """Compute sqrt(λ q(p)), which keeps its accuracy where λ q(p) would underflow.
 
@@ -193,6 +197,7 @@ def root_penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Arr
     return np.asarray(np.sqrt(p) * np.sqrt(2.0 - p) * np.sqrt(finite))
 
 
+@checks.broadcasting
 def sparsity_penalty(
     *, dropout: ArrayLike, regularization: ArrayLike, squared_norm: ArrayLike
 ) -> Numbers:
@@ -213,9 +218,11 @@ def sparsity_penalty(
     """
     weight = penalty_weight(dropout=dropout, regularization=regularization)
     norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
+    with quiet():
+        return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
 
 
+@checks.broadcasting
 def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Numbers:
     """Compute the λ that LoRA Dropout itself brings to a linear layer: s² / (2 (1-q)).
 
@@ -259,11 +266,13 @@ def induced_regularizer(
     """
     update = checks.matrix("mean_update", mean_update)
     sigma = checks.second_moment("second_moment", second_moment, size=update.shape[1])
-    p = float(checks.numbers("dropout", dropout, "[0, 1]"))
+    p = checks.number("dropout", dropout, "[0, 1]")
     if p == 0.0:
         return 0.0
-    full = float(np.sum((update @ sigma) * update))
-    diagonal = float(np.sum(update**2 * np.diag(sigma)))
+    with quiet():
+        full = float(np.sum((update @ sigma) * update))
+        diagonal = float(np.sum(update**2 * np.diag(sigma)))
+    checks.representable((full, diagonal), mean_update=mean_update, second_moment=second_moment)
     if p == 1.0:
         return np.inf if diagonal > 0.0 else 0.0
     k = 1.0 - p

@@ -18,6 +18,7 @@ from lora_bounds.rounding import Array
 _ORDER = 16  # Gauss-Legendre nodes a panel
 _REACH = 9.0  # P(a singular value lies farther out than its limit) <= exp(-9²/2) < 3e-18
 _TRACE_TOLERANCE = 1e-9
+MOST = 10**5  # beyond it, exponentials underflow for every number of inputs but a few
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,11 @@ class Spectrum:
     invertible: bool
 
     def __post_init__(self) -> None:
-        self.values.flags.writeable = False
-        self.weights.flags.writeable = False
+        checks.freeze(values=self.values, weights=self.weights)
+        values = checks.vector("values", self.values)
+        checks.numbers("values", values, "[0, inf)")
+        checks.vector("weights", self.weights, size=values.size)
+        checks.number("aspect", self.aspect, "(0, inf)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +139,8 @@ def wishart_spectrum(*, n: int, d: int) -> Spectrum:
     >>> round(float(found.weights @ found.values**2), 12)  # 1 + (d + 1)/n
     1.6
     """
-    examples, inputs = int(checks.count("n", n)), int(checks.count("d", d))
+    examples = checks.whole_number("n", n, most=MOST)
+    inputs = checks.whole_number("d", d, most=MOST)
     small, large = min(examples, inputs), max(examples, inputs)
     with np.errstate(under="ignore"):
         squares, mass = _wishart(small, large)
@@ -167,7 +172,7 @@ def marchenko_pastur(*, aspect: float) -> Spectrum:
     >>> round(float(found.weights @ found.values**2), 12)  # 1 + d/n
     1.5
     """
-    ratio = float(checks.numbers("aspect", aspect, "(0, inf)"))
+    ratio = checks.number("aspect", aspect, "[1e-100, 1e100]")
     root = sqrt(1.0 / ratio)
     panels = _panels(_graded(np.linspace(0.0, np.pi, 65)))
     theta = panels.nodes.ravel()

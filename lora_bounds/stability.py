@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lora_bounds import checks
 from lora_bounds.results import Assumption, BoundResult, conclude
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.rounding import Array, Numbers, lower_root, plain, quiet
 from lora_bounds.sparsity import root_penalty_weight
 
 Convention: TypeAlias = Literal["1/n", "1/(n-1)"]
@@ -40,7 +40,7 @@ CONVEX = Assumption("convex loss", "the loss of one example is convex in the par
 def _root_denominator(curvature: ArrayLike, root_weight: Array) -> Array:
     # sqrt(Lmin + 2 λ q), which neither overflows nor underflows where the sum would.
     least = checks.numbers("curvature", curvature, "[0, inf)")
-    return np.hypot(np.sqrt(least), np.sqrt(2.0) * root_weight)
+    return lower_root(np.hypot(np.sqrt(least), np.sqrt(2.0) * root_weight))
 
 
 def _hypothesis_stability(
@@ -60,6 +60,7 @@ def _hypothesis_stability(
     )
 
 
+@checks.broadcasting
 def lemma_a1(
     *, n: ArrayLike, lipschitz: ArrayLike, curvature: ArrayLike, regularization: ArrayLike
 ) -> BoundResult:
@@ -75,7 +76,7 @@ def lemma_a1(
         regularization: λ in [0, inf].
 
     Returns:
-        The bound; infinite where Lmin + 2 λ = 0, and 0 for infinite λ.
+        The bound; infinite where Lmin + 2 λ = 0 and η > 0, and 0 for infinite λ.
     """
     with quiet():
         strength = checks.numbers("regularization", regularization, "[0, inf]")
@@ -86,6 +87,7 @@ def lemma_a1(
         )
 
 
+@checks.broadcasting
 def paper_stability(
     *,
     n: ArrayLike,
@@ -107,7 +109,8 @@ def paper_stability(
         dropout: the rate p in [0, 1].
 
     Returns:
-        The bound; infinite where Lmin + 2 λ q = 0, and 0 for infinite λ and p > 0.
+        The bound; infinite where Lmin + 2 λ q = 0 and η > 0, and 0 for infinite λ
+        and p > 0.
 
     >>> result = paper_stability(
     ...     n=100, lipschitz=1.0, curvature=0.0, regularization=1.0, dropout=0.5)
@@ -123,6 +126,7 @@ def paper_stability(
         )
 
 
+@checks.broadcasting
 def self_consistent_lipschitz(
     *,
     lipschitz: ArrayLike,
@@ -155,6 +159,7 @@ def self_consistent_lipschitz(
         return plain(np.asarray(rho + np.minimum(slope, rho)))
 
 
+@checks.broadcasting
 def self_consistent_stability(
     *,
     n: ArrayLike,
@@ -178,7 +183,8 @@ def self_consistent_stability(
         radius: a bound on ‖θ-θ0‖ for all the solutions, if one is known.
 
     Returns:
-        The bound; infinite where Lmin + 2 λ q = 0, and 0 for infinite λ and p > 0.
+        The bound; infinite where Lmin + 2 λ q = 0 and ρ > 0, and 0 for infinite λ
+        and p > 0.
     """
     with quiet():
         eta = self_consistent_lipschitz(
@@ -192,6 +198,7 @@ def self_consistent_stability(
         )
 
 
+@checks.broadcasting
 def uniform_stability(
     *,
     n: ArrayLike,
@@ -229,7 +236,7 @@ def uniform_stability(
         size = checks.count("n", n)
         rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
         weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-        root = np.sqrt(2.0) * weight
+        root = lower_root(np.sqrt(2.0) * weight)
         ratio = np.where(rho == 0.0, 0.0, rho / np.where(rho == 0.0, 1.0, root))
         factor = 1.0 if convention == "1/n" else 2.0
         return conclude(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from lora_bounds import checks
-from lora_bounds.rounding import Array
+from lora_bounds.rounding import Array, quiet
 
 TrendDirection: TypeAlias = Literal["increasing", "decreasing"]
 
@@ -140,9 +140,12 @@ def rate_exponent(
     if table.shape[1] != n.size:
         raise ValueError(f"values must have {n.size} columns, got values of {table.shape}")
     if np.all(n == n[0]):
-        raise ValueError(f"sizes must differ, got sizes={sizes!r}")
-    level = float(checks.numbers("confidence", confidence, "(0, 1)"))
-    draws = int(checks.count("resamples", resamples))
+        raise ValueError(f"sizes must differ, got sizes={checks.short(sizes)}")
+    level = checks.number("confidence", confidence, "(0, 1)")
+    draws = checks.whole_number("resamples", resamples, most=10**9)
+    start = checks.seed("seed", seed)
+    with quiet():
+        checks.representable(len(table) * np.abs(table).max(axis=0), values=values)
     if np.any(table.mean(axis=0) <= 0.0):
         raise ValueError(f"values must have positive means, got {table.mean(axis=0).min()!r}")
     centered = np.log(n) - np.log(n).mean()
@@ -150,7 +153,7 @@ def rate_exponent(
     def slopes(means: Array) -> Array:
         return np.asarray(np.log(means) @ centered / np.sum(centered**2))
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(start)
     picks = rng.integers(len(table), size=(draws, len(table)))
     means = np.stack([table[pick].mean(axis=0) for pick in picks])
     if np.any(means <= 0.0):

@@ -18,6 +18,7 @@ UNIFORMLY_STABLE = Assumption(
 )
 
 
+@checks.broadcasting
 def uniform_stability_bound(
     *,
     n: ArrayLike,
@@ -60,6 +61,7 @@ def uniform_stability_bound(
         )
 
 
+@checks.broadcasting
 def feldman_vondrak_2018(
     *,
     n: ArrayLike,
@@ -99,6 +101,7 @@ def feldman_vondrak_2018(
         )
 
 
+@checks.broadcasting
 def feldman_vondrak(
     *,
     n: ArrayLike,
@@ -144,6 +147,7 @@ def feldman_vondrak(
         )
 
 
+@checks.broadcasting
 def bousquet_klochkov_zhivotovskiy(
     *,
     n: ArrayLike,

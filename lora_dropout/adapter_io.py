@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_choice
+from lora_dropout.checks import check_choice, check_path
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.inject import adapt, adapter_config, adapters
@@ -79,7 +79,7 @@ def save_adapter(
     config = adapter_config(model)
     if inference is not None:
         check_choice("inference", inference, get_args(Inference))
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
     if factor == 0.0:
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
@@ -120,7 +120,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
             fit the model: missing or extra keys, wrong shapes.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
+    adapters(model)  # that it is a model
     config, digest = _read_config(folder)
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.
@@ -139,7 +140,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
                 )
         expected = {key: tuple(tensor.shape) for key, tensor in _tensors(model).items()}
     else:
-        expected = _expected_shapes(model, config)
+        try:
+            expected = _expected_shapes(model, config)
+        except ValueError as error:
+            raise ValueError(f"{folder} does not fit the model: {error}") from error
     tensors = _read_tensors(folder / WEIGHTS, digest)
     _check_fit(tensors, expected, folder / WEIGHTS)
     if not adapters(model):
@@ -224,7 +228,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no adapter settings at {path}")
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
@@ -243,8 +247,8 @@ def _read_config(folder: Path) -> tuple[LoRADropoutConfig, str | None]:
                 content["target_modules"] = tuple(content["target_modules"])
             return LoRADropoutConfig(**content), digest
         return _from_peft(content), None
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: unusable adapter settings: {error}") from error
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"{path}: unusable adapter settings: {str(error)[:500]}") from error
 
 
 def _check_settings(content: dict[str, Any], path: Path) -> str | None:

@@ -5,11 +5,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_same_device
+from lora_dropout.checks import check_generator, check_same_device, check_type
 from lora_dropout.config import Inference, LoRADropoutConfig
-from lora_dropout.masked_layer import Active, MaskedLayer
+from lora_dropout.masked_layer import Active, MaskedLayer, MergedError
 from lora_dropout.masks import LayerSpec
-from lora_dropout.update import masked_update
+from lora_dropout.update import unchecked_update
 
 
 class AdapterLinear(MaskedLayer):
@@ -31,6 +31,8 @@ class AdapterLinear(MaskedLayer):
         super().__init__()
         if not isinstance(base_layer, nn.Linear):
             raise TypeError(f"base_layer must be an nn.Linear, got {type(base_layer).__name__}")
+        check_type("config", config, LoRADropoutConfig, "a LoRADropoutConfig")
+        check_type("name", name, str, "a text")
         smaller = min(base_layer.in_features, base_layer.out_features)
         if config.rank > smaller:
             raise ValueError(
@@ -98,13 +100,13 @@ class AdapterLinear(MaskedLayer):
             Output, shape (R, ..., out_features).
 
         Raises:
-            RuntimeError: If the layer is merged and training mode is on, or a mask or another
+            MergedError: If the layer is merged and training mode is on, or a mask or another
                 inference mode is asked for.
             ValueError: If `x` is on another device, or its leading dimension is not the batch.
         """
         if self._unmerged is not None:
             if self.training or self.active not in (None, self._unmerged[1]):
-                raise RuntimeError(
+                raise MergedError(
                     f"layer {self.name!r} is merged: unmerge before training, masking or another "
                     f"inference mode than {self._unmerged[1]!r}"
                 )
@@ -117,7 +119,7 @@ class AdapterLinear(MaskedLayer):
         output = self.base_layer(x)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = masked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
         return output + update.to(output.dtype)
 
     def delta_weight(self, inference: Inference | None = None) -> Tensor:
@@ -140,10 +142,10 @@ class AdapterLinear(MaskedLayer):
             inference: `mean`, `raw`, or None for `config.inference`.
 
         Raises:
-            RuntimeError: If the layer is merged already.
+            MergedError: If the layer is merged already.
         """
         if self.merged:
-            raise RuntimeError(f"layer {self.name!r} is merged already")
+            raise MergedError(f"layer {self.name!r} is merged already")
         weight = self.base_layer.get_parameter("weight")
         inference = inference or self.config.inference
         merged = (weight + self.delta_weight(inference)).to(weight.dtype)
@@ -156,10 +158,10 @@ class AdapterLinear(MaskedLayer):
         """Put the original base weight back, bit for bit.
 
         Raises:
-            RuntimeError: If the layer is not merged.
+            MergedError: If the layer is not merged.
         """
         if self._unmerged is None:
-            raise RuntimeError(f"layer {self.name!r} is not merged")
+            raise MergedError(f"layer {self.name!r} is not merged")
         weight, _ = self._unmerged
         merged = self.base_layer.weight
         if weight.device != merged.device or weight.dtype != merged.dtype:
@@ -203,6 +205,7 @@ class LoRALinear(AdapterLinear):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(base_layer, config, name=name)
+        check_generator("generator", generator)
         self.lora_A = self._new_factor(config.rank, base_layer.in_features)
         self.lora_B = self._new_factor(base_layer.out_features, config.rank)
         self.reset_parameters(generator)
@@ -236,6 +239,7 @@ class AdaLoRALinear(AdapterLinear):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(base_layer, config, name=name)
+        check_generator("generator", generator)
         self.lora_A = self._new_factor(config.rank, base_layer.in_features)
         self.lora_E = self._new_factor(config.rank, 1)
         self.lora_B = self._new_factor(base_layer.out_features, config.rank)

@@ -6,8 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.checks import check_callable, check_tensor, check_type, short
+
 Inputs = Tensor | Mapping[str, Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]
+
+# What torch raises for shapes, types and values that do not fit.
+UNFIT = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
 
 
 def call_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
@@ -23,12 +28,68 @@ def call_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
 
     Raises:
         TypeError: If the model returns neither.
+        ValueError: If the model cannot take these inputs: their shapes, types or names.
     """
-    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    try:
+        output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    except UNFIT as error:
+        if _is_no_misfit(error):
+            raise
+        raise ValueError(
+            f"inputs must fit the model, got inputs={_shown(inputs)}: {_first_line(error)}"
+        ) from error
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
         raise TypeError(f"model must return a tensor or have .logits, got {type(output).__name__}")
     return output
+
+
+def call_loss(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Evaluate a loss.
+
+    Args:
+        loss_fn: (outputs, targets) -> scalar.
+        outputs: Of a model.
+        targets: Of its inputs.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        TypeError: If `loss_fn` is no function, or does not return a tensor of one number.
+        ValueError: If the loss cannot take these outputs and targets.
+    """
+    check_callable("loss_fn", loss_fn)
+    try:
+        loss = loss_fn(outputs, targets)
+    except UNFIT as error:
+        if _is_no_misfit(error):
+            raise
+        raise ValueError(
+            "targets must fit loss_fn and the model's outputs, got "
+            f"targets={short(targets)}, outputs={short(outputs)}: {_first_line(error)}"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise TypeError(f"loss_fn must return a tensor of one number, got {short(loss)}")
+    return loss
+
+
+def _is_no_misfit(error: Exception) -> bool:
+    # Out of memory, a failing device, a merged layer: kinds of their own.
+    return isinstance(error, RuntimeError) and type(error) not in (
+        RuntimeError,
+        NotImplementedError,
+    )
+
+
+def _shown(inputs: Inputs) -> str:
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{key}: {short(tensor)}" for key, tensor in [*inputs.items()][:3])
+    return short(inputs)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def batch_length(inputs: Inputs, *, name: str = "inputs") -> int:
@@ -42,13 +103,18 @@ def batch_length(inputs: Inputs, *, name: str = "inputs") -> int:
         The common length of all tensors, at least 1.
 
     Raises:
+        TypeError: If one is no dense tensor, or has no name.
         ValueError: If there are no examples or the lengths differ.
     """
     tensors = inputs if isinstance(inputs, Mapping) else {name: inputs}
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or not tensors:
+            raise TypeError(f"{name} must be tensors by name, got {name}={short(inputs)}")
+        check_tensor(name if tensor is inputs else f"{name}[{key!r}]", tensor)
     lengths = {key: len(tensor) if tensor.dim() else 0 for key, tensor in tensors.items()}
-    if len(set(lengths.values())) != 1:
+    if len(set(lengths.values())) > 1:
         raise ValueError(f"{name} must have one batch size, got {lengths}")
-    length = next(iter(lengths.values()))
+    length = next(iter(lengths.values()), 0)
     if length == 0:
         raise ValueError(f"{name} must not be empty, got batch sizes {lengths}")
     return length
@@ -94,6 +160,7 @@ def model_device(model: nn.Module) -> torch.device:
     Raises:
         ValueError: If its parameters are on several devices.
     """
+    check_type("model", model, nn.Module, "a torch module")
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
         places = sorted(str(device) for device in devices)

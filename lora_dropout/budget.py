@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters import AdaLoRALinear
-from lora_dropout.checks import check_count, check_probability
+from lora_dropout.checks import check_count, check_probability, check_type
 from lora_dropout.inject import adapters
 
 
@@ -84,9 +84,14 @@ class RankAllocator:
     """
 
     def __init__(self, model: nn.Module, budget: RankBudget, *, total_steps: int) -> None:
+        check_type("budget", budget, RankBudget, "a RankBudget")
+        check_count("total_steps", total_steps)
         layers = {n: m for n, m in adapters(model).items() if isinstance(m, AdaLoRALinear)}
         if not layers:
-            raise ValueError("rank_budget needs a model adapted with adapter='adalora'")
+            raise ValueError(
+                "rank_budget needs a model adapted with adapter='adalora', "
+                f"got model without: {type(model).__name__}"
+            )
         rank = next(iter(layers.values())).config.rank
         if budget.target_rank > rank:
             raise ValueError(
@@ -208,5 +213,8 @@ def orthogonality_penalty(model: nn.Module) -> Tensor:
         if isinstance(layer, AdaLoRALinear)
     ]
     if not terms:
-        raise ValueError("orthogonality needs a model adapted with adapter='adalora'")
+        raise ValueError(
+            "orthogonality needs a model adapted with adapter='adalora', "
+            f"got model without: {type(model).__name__}"
+        )
     return torch.stack(terms).sum()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, check_same_device, check_tensor, short
 
 # torchmetrics puts a confidence of exactly 1 into a bin of its own, beyond the last.
 _BELOW_ONE = 1.0 - 2.0**-20
+_MOST_BINS = 10**6
 
 
 def expected_calibration_error(
@@ -32,7 +33,7 @@ def expected_calibration_error(
     # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    check_count("n_bins", n_bins)
+    check_count("n_bins", n_bins, maximum=_MOST_BINS)
     probabilities = check_probabilities(probabilities, targets).float()
     error = multiclass_calibration_error(
         probabilities.clamp(max=_BELOW_ONE),
@@ -60,7 +61,7 @@ def adaptive_calibration_error(
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
-    check_count("n_bins", n_bins)
+    check_count("n_bins", n_bins, maximum=_MOST_BINS)
     probabilities = check_probabilities(probabilities, targets).double()
     confidence, label = probabilities.max(dim=1)
     confidence, order = confidence.sort()
@@ -109,7 +110,7 @@ def brier_score(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> 
     Returns:
         Score and parts.
     """
-    check_count("n_bins", n_bins)
+    check_count("n_bins", n_bins, maximum=_MOST_BINS)
     forecast = check_probabilities(probabilities, targets).double()
     n, classes = forecast.shape
     happened = F.one_hot(targets, classes).to(forecast)
@@ -162,8 +163,14 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
         The probabilities.
 
     Raises:
+        TypeError: If one is no dense tensor, or the probabilities are no floating-point numbers.
         ValueError: If shapes do not fit, a row is no probability vector or a target no class.
     """
+    check_tensor("probabilities", probabilities)
+    check_tensor("targets", targets)
+    check_same_device(probabilities=probabilities, targets=targets)
+    if not probabilities.is_floating_point():
+        raise TypeError(f"probabilities must be floating-point, got {short(probabilities)}")
     if probabilities.dim() != 2 or targets.shape != probabilities.shape[:1] or len(targets) == 0:
         raise ValueError(
             "probabilities must have shape (n, classes) and targets (n,) with n > 0, "
@@ -175,7 +182,8 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
             f"probabilities must be rows that sum to 1, got sums {totals.tolist()[:5]}"
         )
     classes = probabilities.shape[1]
-    if targets.is_floating_point() or targets.min() < 0 or targets.max() >= classes:
+    whole = not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
+    if not whole or targets.min() < 0 or targets.max() >= classes:
         raise ValueError(
             f"targets must be class indices in [0, {classes}), got {targets.tolist()[:5]}"
         )

@@ -50,8 +50,12 @@ def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[
     digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
     if digest != _digest(content):
         raise ValueError(f"{path} is damaged, remove it to start afresh")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    stored = state["settings"]
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        stored = dict(state["settings"])
+    except Exception as error:  # of many kinds, by where torch's readers stumble
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{path} is damaged, remove it to start afresh ({reason})") from error
     changed = [
         f"{key}: {stored.get(key)!r} there, {settings.get(key)!r} here"
         for key in sorted(stored.keys() | settings.keys())
@@ -59,7 +63,7 @@ def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[
     ]
     if changed:
         raise ValueError(f"{path} belongs to a run with other settings ({'; '.join(changed)})")
-    return state
+    return dict(state)
 
 
 def fingerprint(data: Data) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
+from lora_dropout.checks import check_choice, check_count, check_positive, check_probability, short
 from lora_dropout.masks import LAWS, MaskLaw, mean_factor
 
 AdapterKind = Literal["lora", "adalora"]
@@ -36,7 +36,7 @@ class MaskConfig:
         check_choice("mask", self.mask, LAWS)
         check_choice("inference", self.inference, get_args(Inference))
         if not isinstance(self.rescale, bool):
-            raise TypeError(f"rescale must be a bool, got rescale={self.rescale!r}")
+            raise TypeError(f"rescale must be a bool, got rescale={short(self.rescale)}")
 
     @property
     def mean_factor(self) -> float:
@@ -91,6 +91,6 @@ class LoRADropoutConfig(MaskConfig):
 
 def _names(config: LoRADropoutConfig, field: str) -> tuple[str, ...]:
     value = getattr(config, field)
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"{field} must be a tuple of module names, got {field}={value!r}")
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{field} must be a tuple of module names, got {field}={short(value)}")
     return tuple(value)

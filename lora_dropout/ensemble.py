@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.batching import Inputs, batch_length, call_model, map_inputs, repeat_inputs
-from lora_dropout.checks import check_choice, check_count
-from lora_dropout.model_masks import Masks, sample_masks, use_masks
+from lora_dropout.checks import check_choice, check_count, check_type
+from lora_dropout.masked_layer import need_masked_layers
+from lora_dropout.model_masks import Masks, check_masks, sample_masks, use_masks
 
 Average = Literal["probabilities", "logits"]
 Prediction = Literal["ensemble", "mean", "raw"]
@@ -48,7 +49,10 @@ def ensemble_predict(
     """
     check_choice("average", average, get_args(Average))
     check_count("max_rows", max_rows)
-    if masks is None:
+    if masks is not None:
+        check_type("masks", masks, Masks, "masks of sample_masks, or None")
+        check_masks(model, masks)
+    else:
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
     with _evaluating(model):
         parts = split_inputs(inputs, max_rows)
@@ -91,6 +95,7 @@ def predict(
             max_rows=max_rows,
         )
     check_count("max_rows", max_rows)
+    need_masked_layers(model)
     with torch.no_grad(), _evaluating(model), use_masks(model, inference):
         return torch.cat([call_model(model, part) for part in split_inputs(inputs, max_rows)])
 

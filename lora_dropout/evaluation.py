@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.batching import Inputs, LossFn, batch_length, map_inputs, model_device
+from lora_dropout.batching import Inputs, LossFn, batch_length, call_loss, map_inputs, model_device
 from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.checks import check_tensor, short
 from lora_dropout.ensemble import Prediction, predict
 
 Data = tuple[Inputs, Tensor]
@@ -36,6 +37,9 @@ def evaluate(
     Returns:
         `loss` (for cross-entropy in nats) and, where the targets are classes, `accuracy` and
         `ece`, both in [0, 1].
+
+    Raises:
+        ValueError: If the data do not fit the model, or outputs for class targets are NaN.
     """
     inputs, targets = check_data("data", data)
     device = model_device(model)
@@ -49,8 +53,10 @@ def evaluate(
         generator=generator,
         average="probabilities" if classes else "logits",
     )
-    result = {"loss": float(loss_fn(outputs, targets))}
+    result = {"loss": float(call_loss(loss_fn, outputs, targets))}
     if classes:
+        if outputs.isnan().any():
+            raise ValueError(f"data must give numbers, got NaN in outputs={short(outputs)}")
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
         counted = labels != _IGNORED
@@ -78,6 +84,9 @@ def check_data(name: str, data: Data) -> Data:
         raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}")
     inputs, targets = data
     size = batch_length(inputs, name=name)
+    check_tensor(f"targets of {name}", targets)
+    if targets.dim() == 0 or targets.is_complex():
+        raise ValueError(f"{name} must have a target for each input, got {short(targets)}")
     if len(targets) != size:
         raise ValueError(f"{name} must have as many targets as inputs, got {len(targets)}, {size}")
     return inputs, targets

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
-from lora_dropout.checks import check_choice, check_generator
+from lora_dropout.checks import check_choice, check_generator, check_type
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.masked_layer import masked_layers, need_masked_layers
 from lora_dropout.targets import saved_modules, target_layers
@@ -36,6 +36,7 @@ def adapt(
             cannot carry an adapter, or the model has adapters already.
     """
     check_generator("generator", generator)
+    check_type("config", config, LoRADropoutConfig, "a LoRADropoutConfig")
     if masked_layers(model):
         raise ValueError("model must have no adapters yet, got one that was adapted before")
     targets = target_layers(model, config)

@@ -5,10 +5,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.checks import check_type
 from lora_dropout.config import Inference, MaskConfig
 from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
 
 Active = LayerMask | Inference | None
+
+
+class MergedError(RuntimeError):
+    """What is asked for is not possible while an update sits in a base weight."""
 
 
 class MaskedLayer(nn.Module, ABC):
@@ -85,6 +90,7 @@ def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
         ValueError: If two layers have one name, as after `adapt` on two parts of a model: their
             masks would be the same.
     """
+    check_type("model", model, nn.Module, "a torch module")
     layers = [m for m in model.modules() if isinstance(m, MaskedLayer)]
     found = {layer.name: layer for layer in layers}
     if len(found) < len(layers):

@@ -6,13 +6,19 @@ order of the layers, or which other layers exist. Equal seeds replay equal masks
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from lora_dropout.checks import check_choice, check_probability
+from lora_dropout.checks import (
+    check_choice,
+    check_count,
+    check_probability,
+    check_tensor,
+    short,
+)
 from lora_dropout.hashing import UNIT, mix, name_key, random_bits, threshold_of
 
 MaskLaw = Literal["row_column", "rank", "activation", "entrywise", "none"]
@@ -59,6 +65,20 @@ class LayerMask:
     keys: Tensor | None = None
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_choice("law", self.law, LAWS)
+        check_count("n_instances", self.n_instances, minimum=0)
+        check_probability("dropout", self.dropout)
+        for field, tensor in self._tensors().items():
+            if tensor is not None:
+                check_tensor(field, tensor)
+                wanted = torch.int64 if field == "keys" else torch.bool
+                if tensor.dtype != wanted or tensor.shape[:1] != (self.n_instances,):
+                    raise ValueError(
+                        f"{field} must be {wanted} and have n_instances={self.n_instances} draws "
+                        f"first, got {field}={short(tensor)}"
+                    )
+
     def select(self, index: int) -> "LayerMask":
         """Take one draw.
 
@@ -88,7 +108,7 @@ class LayerMask:
             field: None if tensor is None else tensor[indices.to(tensor.device)]
             for field, tensor in self._tensors().items()
         }
-        return replace(self, n_instances=len(indices), **picked)  # type: ignore[arg-type]
+        return self._with(n_instances=len(indices), **picked)
 
     def to(self, device: torch.device | str) -> "LayerMask":
         """Move the mask.
@@ -103,7 +123,7 @@ class LayerMask:
             field: None if tensor is None else tensor.to(device)
             for field, tensor in self._tensors().items()
         }
-        return replace(self, **moved)  # type: ignore[arg-type]
+        return self._with(**moved)
 
     def activation_keep(self, x: Tensor) -> Tensor:
         """Keep-bits of law `activation` for an input.
@@ -159,6 +179,12 @@ class LayerMask:
                     f"masks must fit the model: layer {layer.name!r} needs {field} of shape "
                     f"{shapes[field]}, got {tuple(tensor.shape)}"
                 )
+
+    def _with(self, **changes: object) -> "LayerMask":
+        # As dataclasses.replace, without a second check: this runs at every step of a training.
+        changed = object.__new__(LayerMask)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {
@@ -288,13 +314,13 @@ def _assemble(layer: LayerSpec, n_draws: int, bits: Tensor, keys: Tensor | None)
     mask = LayerMask(layer.law, n_draws, dropout=layer.dropout)
     if layer.law == "row_column":
         rows, columns = bits.split([layer.out_features, layer.in_features], dim=1)
-        return replace(mask, rows=rows, columns=columns)
+        return mask._with(rows=rows, columns=columns)
     if layer.law == "rank":
-        return replace(mask, ranks=bits)
+        return mask._with(ranks=bits)
     if layer.law == "entrywise":
-        return replace(mask, entries=bits.view(n_draws, layer.out_features, layer.in_features))
+        return mask._with(entries=bits.view(n_draws, layer.out_features, layer.in_features))
     if layer.law == "activation":
         if keys is not None:
-            return replace(mask, keys=keys)
-        return replace(mask, activations=bits[:, None, :])
+            return mask._with(keys=keys)
+        return mask._with(activations=bits[:, None, :])
     return mask

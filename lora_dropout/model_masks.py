@@ -8,7 +8,15 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_choice, check_count, check_generator
+from lora_dropout.checks import (
+    MOST,
+    check_choice,
+    check_count,
+    check_generator,
+    check_tensor,
+    check_type,
+    short,
+)
 from lora_dropout.config import Inference
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.masks import LayerMask, draw_layer_masks, enumerate_layer_masks
@@ -25,6 +33,17 @@ class Masks:
 
     layers: Mapping[str, LayerMask]
     n_instances: int
+
+    def __post_init__(self) -> None:
+        check_type("layers", self.layers, Mapping, "masks by layer name")
+        check_count("n_instances", self.n_instances)
+        for name, mask in self.layers.items():
+            check_type("layers", mask, LayerMask, "masks by layer name")
+            if mask.n_instances != self.n_instances:
+                raise ValueError(
+                    f"n_instances must be that of every layer, got n_instances={self.n_instances} "
+                    f"and {mask.n_instances} for layer {name!r}"
+                )
 
     def select(self, index: int) -> "Masks":
         """Take one draw.
@@ -87,12 +106,13 @@ def sample_masks(
         ValueError: If N < 1, `seeds` has the wrong shape, or the model has no adapters.
     """
     layers = need_masked_layers(model)
-    check_count("n_instances", n_instances)
+    check_count("n_instances", n_instances, maximum=MOST)
     check_generator("generator", generator)
     if seeds is None:
         seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
+    check_tensor("seeds", seeds)
     if seeds.dtype != torch.int64 or seeds.dim() != 1 or len(seeds) == 0:
-        raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={seeds!r}")
+        raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={short(seeds)}")
     device = next(iter(layers.values())).device
     drawn = draw_layer_masks([layer.spec for layer in layers.values()], seeds, device=device)
     return Masks(drawn, len(seeds))
@@ -127,6 +147,28 @@ def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
     return Masks(masks, total), probability
 
 
+def check_masks(model: nn.Module, masks: Masks | Inference) -> None:
+    """Check that masks are those of a model.
+
+    Args:
+        model: An adapted model.
+        masks: Draws, or a mask-free mode.
+
+    Raises:
+        TypeError: If `masks` is neither.
+        ValueError: If they do not cover exactly the model's adapters, or there is no such mode.
+    """
+    if isinstance(masks, Masks):
+        layers = need_masked_layers(model)
+        if masks.layers.keys() != layers.keys():
+            odd = sorted(masks.layers.keys() ^ layers.keys())
+            raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
+        return
+    if not isinstance(masks, str):
+        raise TypeError(f"masks must be Masks, 'mean' or 'raw', got masks={short(masks)}")
+    check_choice("masks", masks, get_args(Inference))
+
+
 @contextmanager
 def use_masks(
     model: nn.Module, masks: Masks | Inference, *, rows: int | None = None
@@ -147,13 +189,10 @@ def use_masks(
     Raises:
         ValueError: If the masks are not those of this model's layers.
     """
+    check_masks(model, masks)
     layers = need_masked_layers(model)
-    if isinstance(masks, Masks):
-        if masks.layers.keys() != layers.keys():
-            odd = sorted(masks.layers.keys() ^ layers.keys())
-            raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
-    else:
-        check_choice("masks", masks, get_args(Inference))
+    if rows is not None:
+        check_count("rows", rows)
     active: dict[str, LayerMask | Inference] = {}
     for name, layer in layers.items():
         if isinstance(masks, Masks):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.batching import Inputs, LossFn, batch_length, call_model, repeat_inputs
-from lora_dropout.checks import check_choice
+from lora_dropout.batching import Inputs, LossFn, batch_length, call_loss, call_model, repeat_inputs
+from lora_dropout.checks import check_choice, check_tensor, check_type
 from lora_dropout.model_masks import Masks, use_masks
 
 InstanceMode = Literal["loop", "batched", "grouped"]
@@ -46,12 +46,15 @@ def instance_losses(
         ValueError: See `instance_loss`.
     """
     check_choice("mode", mode, get_args(InstanceMode))
+    check_type("masks", masks, Masks, "masks of sample_masks")
     size = batch_length(inputs)
-    if len(targets) != size:
-        raise ValueError(f"targets must have the batch size {size} of inputs, got {len(targets)}")
+    check_tensor("targets", targets)
+    if targets.dim() == 0 or len(targets) != size:
+        found = len(targets) if targets.dim() else "a single number"
+        raise ValueError(f"targets must have the batch size {size} of inputs, got {found}")
     if mode == "grouped":
         with use_masks(model, masks, rows=size):
-            yield loss_fn(call_model(model, inputs), targets)
+            yield call_loss(loss_fn, call_model(model, inputs), targets)
     elif mode == "batched":
         with use_masks(model, masks, rows=size * masks.n_instances):
             outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
@@ -59,12 +62,12 @@ def instance_losses(
                 raise ValueError(
                     f"model must keep the batch first, got outputs {tuple(outputs.shape)}"
                 )
-            losses = [loss_fn(part, targets) for part in outputs.split(size)]
+            losses = [call_loss(loss_fn, part, targets) for part in outputs.split(size)]
             yield torch.stack(losses).mean()
     else:
         for index in range(masks.n_instances):
             with use_masks(model, masks.select(index)):
-                yield loss_fn(call_model(model, inputs), targets) / masks.n_instances
+                yield call_loss(loss_fn, call_model(model, inputs), targets) / masks.n_instances
 
 
 def instance_loss(

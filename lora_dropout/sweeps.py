@@ -14,7 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 import lora_dropout
-from lora_dropout.checks import check_choice, check_count
+from lora_dropout.checks import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_path,
+    check_real,
+    check_sequence,
+    check_type,
+)
 from lora_dropout.engines import ENGINES, Engine, Failure
 from lora_dropout.files import atomic_path, json_digest, remove_orphans
 
@@ -35,7 +43,8 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, *, code: Sequence[str | Path] = ()) -> None:
-        self.folder = Path(folder)
+        self.folder = check_path("folder", folder)
+        code = check_sequence("code", code, (str, Path))
         self._code = [package_digest(), _digest([Path(file) for file in code])]
 
     def path(self, cell: Cell) -> Path:
@@ -71,7 +80,7 @@ class Store:
             if content["digest"] != json_digest(content["value"]):
                 raise ValueError("the value is not that of its digest")
             return content["value"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged, remove it to compute it again: {error}"
             ) from error
@@ -134,9 +143,14 @@ def run_cells(
     check_choice("engine", engine, tuple(ENGINES))
     if jobs is not None:
         check_count("jobs", jobs, minimum=1)
-    if gpus_per_cell < 0 or (gpus_per_cell and engine != "ray"):
+    check_callable("compute", compute)
+    cells = check_sequence("cells", cells, Mapping)
+    check_type("store", store, Store, "a Store")
+    check_type("title", title, str, "a text")
+    gpus_per_cell = check_real("gpus_per_cell", gpus_per_cell)
+    if not gpus_per_cell >= 0 or (gpus_per_cell and engine != "ray"):
         raise ValueError(
-            f"gpus_per_cell must be at least 0, and 0 unless engine='ray', got {gpus_per_cell} "
+            f"gpus_per_cell must be at least 0, and 0 unless engine='ray', got {gpus_per_cell:g} "
             f"with engine={engine!r}"
         )
     store.remove_stale()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from lora_dropout.checks import short
 from lora_dropout.config import LoRADropoutConfig
 
 
@@ -28,7 +29,7 @@ def saved_modules(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.M
     found = {n: m for n, m in model.named_modules() if _matches(n, config.modules_to_save)}
     for pattern in config.modules_to_save:
         if not any(_matches(name, (pattern,)) for name in found):
-            raise ValueError(f"modules_to_save must name modules, none matches {pattern!r}")
+            raise ValueError(f"modules_to_save must name modules, none matches {short(pattern)}")
     return found
 
 
@@ -43,7 +44,8 @@ def target_layers(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.L
         Name -> layer.
 
     Raises:
-        ValueError: If nothing matches, or a matched layer cannot carry an adapter.
+        ValueError: If nothing matches, an expression is none, or a matched layer cannot carry an
+            adapter.
     """
     linear = {
         name: module
@@ -61,7 +63,12 @@ def target_layers(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.L
         inside = tuple(f"{name}." for name in (*saved, *attention))
         found = {n: m for n, m in linear.items() if n not in saved and not n.startswith(inside)}
     elif isinstance(patterns, str):
-        found = {n: m for n, m in linear.items() if re.fullmatch(patterns, n)}
+        try:
+            found = {n: m for n, m in linear.items() if re.fullmatch(patterns, n)}
+        except re.error as error:
+            raise ValueError(
+                f"target_modules must be a regular expression, got {short(patterns)}: {error}"
+            ) from error
     else:
         for pattern in patterns:
             if not any(_matches(name, (pattern,)) for name in linear):
@@ -82,6 +89,5 @@ def target_layers(model: nn.Module, config: LoRADropoutConfig) -> dict[str, nn.L
 
 def _no_match(pattern: object, linear: Mapping[str, nn.Linear]) -> str:
     known = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
-    return (
-        f"target_modules must match nn.Linear modules, none matches {pattern!r}; there are: {known}"
-    )
+    what = f"target_modules must match nn.Linear modules, none matches {short(pattern)}"
+    return f"{what}; there are: {known}"

@@ -20,6 +20,7 @@ from lora_dropout.checkpoint import (
     model_fingerprint,
     save_checkpoint,
 )
+from lora_dropout.checks import check_callable, check_device, check_path, check_type
 from lora_dropout.config import MaskConfig
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
@@ -82,7 +83,11 @@ def fit(
         FloatingPointError: If the loss or a gradient is not finite; weights and checkpoints stay
             as they were before that step.
     """
-    config = config or FitConfig()
+    config = FitConfig() if config is None else config
+    check_type("config", config, FitConfig, "a FitConfig")
+    check_callable("loss_fn", loss_fn)
+    if checkpoint_folder is not None:
+        checkpoint_folder = check_path("checkpoint_folder", checkpoint_folder)
     check_data("train", train)
     if held_out is not None:
         check_data("held_out", held_out)
@@ -341,6 +346,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Returns:
         The device.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    return check_device("device", device)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_same_device
-from lora_dropout.masks import LayerMask
+from lora_dropout.checks import check_real, check_same_device, check_tensor, check_type, short
+from lora_dropout.masks import LayerMask, LayerSpec
 
 
 def masked_update(
@@ -35,12 +35,51 @@ def masked_update(
         The update, shape (R, ..., n1). Law `activation` includes its usual 1/(1-p).
 
     Raises:
+        TypeError: If they are no tensors, or of several types.
         ValueError: If the tensors are on different devices, `x` has no batch dimension, or its
             last dimension is not n2.
     """
+    for name, tensor in (("x", x), ("A", A), ("B", B)):
+        check_type(name, tensor, Tensor, "a dense tensor")
     check_same_device(x=x, A=A, B=B)
-    if x.shape[-1] != A.shape[1]:
+    check_tensor("x", x)
+    check_tensor("A", A, dims=2)
+    check_tensor("B", B, dims=2)
+    if x.dim() == 0 or x.shape[-1] != A.shape[1]:
         raise ValueError(f"x must end in {A.shape[1]} features, got x of shape {tuple(x.shape)}")
+    scaling = check_real("scaling", scaling)
+    if B.shape[1] != A.shape[0]:
+        raise ValueError(f"B must have {A.shape[0]} columns, got B={short(B)}")
+    kinds = {"x": x.dtype, "A": A.dtype, "B": B.dtype}
+    if len({*kinds.values()}) > 1 and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"x, A and B must be of one type, got {kinds}")
+    if mask is not None:
+        check_type("mask", mask, LayerMask, "a LayerMask or None")
+        layer = LayerSpec("", mask.law, mask.dropout, B.shape[0], A.shape[1], A.shape[0])
+        try:
+            mask.check_fits(layer)
+        except ValueError as error:
+            raise ValueError(f"mask must fit A and B: {error}") from error
+        if mask.n_instances == 0:
+            raise ValueError("mask must have a draw, got mask of n_instances=0")
+    return unchecked_update(x, A, B, mask=mask, scaling=scaling)
+
+
+def unchecked_update(
+    x: Tensor, A: Tensor, B: Tensor, *, mask: LayerMask | None, scaling: float
+) -> Tensor:
+    """As `masked_update`, for layers that have checked their masks already: no check at each pass.
+
+    Args:
+        x: As there.
+        A: As there.
+        B: As there.
+        mask: As there.
+        scaling: As there.
+
+    Returns:
+        As there.
+    """
     B = B * scaling
     if mask is None or mask.law == "none":
         return F.linear(F.linear(x, A), B)

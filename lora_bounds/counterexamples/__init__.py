@@ -79,9 +79,13 @@ def load(cx_id: str) -> Counterexample:
     """
     if cx_id not in ids():
         raise ValueError(f"no counterexample with cx_id={cx_id!r}; known: {', '.join(ids())}")
-    record = json.loads((resources.files(__package__) / "data" / f"{cx_id}.json").read_text())
-    record["data"] = _exact(record["data"])
-    return Counterexample(id=cx_id, **record)
+    file = resources.files(__package__) / "data" / f"{cx_id}.json"
+    try:
+        record = json.loads(file.read_text())
+        record["data"] = _exact(record["data"])
+        return Counterexample(id=cx_id, **record)
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {str(error)[:200]}") from error
 
 
 def replay(cx: Counterexample) -> Replay:

@@ -102,5 +102,5 @@ def read(file: Traversable) -> Measurement:
         if digest != hashlib.blake2b(text.encode(), digest_size=16).hexdigest():
             raise ValueError("its content is not that of its digest")
         return Measurement(id=file.name.removesuffix(".json"), **content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged: {error!r}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {str(error)[:200]!r}") from error

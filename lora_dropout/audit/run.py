@@ -26,7 +26,14 @@ from lora_dropout.audit.constants import (
 )
 from lora_dropout.audit.gibbs_bound import judge_pac_bayes
 from lora_dropout.batching import LossFn, map_inputs, model_device
-from lora_dropout.checks import check_positive
+from lora_dropout.checks import (
+    MOST,
+    check_count,
+    check_path,
+    check_positive,
+    check_real,
+    check_type,
+)
 from lora_dropout.ensemble import Prediction, predict
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
@@ -141,7 +148,15 @@ def audit(
             classes.
     """
     if (config is None) == (initial is None):
-        raise ValueError("give either config (to train here) or initial (trained already)")
+        raise ValueError(
+            "give either config (to train here) or initial (trained already), "
+            f"got {'neither' if config is None else 'both'}"
+        )
+    if config is not None:
+        check_type("config", config, FitConfig, "a FitConfig")
+    check_data("held_out", held_out)
+    if known is not None:
+        check_type("known", known, Mapping, "facts by name")
     if adapter_config(model).modules_to_save:
         raise ValueError(
             "model must train its factors alone, got modules_to_save="
@@ -150,6 +165,16 @@ def audit(
     for name, (_, targets) in (("train", check_data("train", train)), ("held_out", held_out)):
         if targets.is_floating_point():
             raise ValueError(f"{name} must have class targets, got {targets.dtype}")
+    # All before the retraining, which an error after it would waste.
+    if folder is not None:
+        folder = check_path("folder", folder)
+    if left_out is not None:
+        check_count("left_out", left_out)
+    if loss_cap is not None:
+        check_positive("loss_cap", loss_cap)
+    check_count("n_draws", n_draws, maximum=MOST)
+    check_count("seed", seed, minimum=0)
+    delta = check_real("delta", delta)
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must be in (0, 1), got delta={delta!r}")
     lam = regularization

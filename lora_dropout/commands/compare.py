@@ -52,10 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = read_settings(CompareSettings, arguments)
     from lora_dropout.commands import compare_report
-    from lora_dropout.commands.compare_runs import fingerprint, make_cell, run_cell
+    from lora_dropout.commands.compare_runs import (
+        check_run_data,
+        fingerprint,
+        make_cell,
+        run_cell,
+    )
     from lora_dropout.sweeps import Store, run_cells
 
     files = fingerprint(settings)
+    check_run_data(settings)
     store = Store(settings.output / "runs")
 
     def compute(cells: list[dict[str, Any]], title: str) -> list[Any]:

@@ -90,6 +90,18 @@ def fingerprint(settings: CompareSettings) -> str:
     return "\n".join(found)
 
 
+def check_run_data(settings: CompareSettings) -> None:
+    """Read the data once before the runs, each of which would fail by itself.
+
+    Args:
+        settings: Of the comparison.
+    """
+    task = find_task(settings.task)
+    data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
+    pool, _ = _set_aside(data.train, settings, task.name)
+    draw(pool, settings.n_train, seed=0)
+
+
 def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Fine-tune once and measure.
 

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from lora_dropout.checks import short
+
 SettingsT = TypeVar("SettingsT")
 
 
@@ -103,8 +105,8 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"--config: there is no file {path}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config: {path} is no YAML: {error}") from error
+    except Exception as error:  # YAML: KeyError for "!!bool x", RecursionError for "[[[...", ...
+        raise ValueError(f"--config: {path} is no YAML: {str(error)[:500]}") from error
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -116,11 +118,15 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
         if name not in fields:
             close = get_close_matches(name, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"--config: {path}: unknown key {str(key)!r}{hint}")
-        values[name] = _from_yaml(name, value, hints[name])
-        choices = fields[name].metadata["choices"]
-        if choices and values[name] not in choices:
-            raise ValueError(f"{flag_of(name)} must be one of {', '.join(choices)}, got {value!r}")
+            raise ValueError(f"--config: {path}: unknown key {short(str(key))}{hint}")
+        try:
+            values[name] = _from_yaml(name, value, hints[name])
+            choices = fields[name].metadata["choices"]
+            if choices and values[name] not in choices:
+                allowed = ", ".join(choices)
+                raise ValueError(f"{flag_of(name)} must be one of {allowed}, got {short(value)}")
+        except ValueError as error:
+            raise ValueError(f"--config: {path}: {error}") from error
     return values
 
 
@@ -147,7 +153,7 @@ def _one(name: str, value: Any, kind: type) -> Any:
             raise ValueError(value)
         return value if kind is bool else _converter(kind)(str(value))
     except (ValueError, argparse.ArgumentTypeError):
-        raise ValueError(f"{flag_of(name)} must be {wanted}, got {value!r}") from None
+        raise ValueError(f"{flag_of(name)} must be {wanted}, got {short(value)}") from None
 
 
 def _converter(kind: type) -> Any:

@@ -282,7 +282,7 @@ def saved_run(folder: Path) -> dict[str, Any]:
         return record
     except OSError as error:
         raise ValueError(f"{folder} holds no finished run of `lora-dropout train`") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
 

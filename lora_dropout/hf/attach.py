@@ -9,6 +9,7 @@ from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, Par
 from peft.tuners.lora.tp_layer import LoraParallelLinear
 from torch import nn
 
+from lora_dropout.checks import check_type
 from lora_dropout.config import Inference
 from lora_dropout.hf.attached_layer import (
     AttachConfig,
@@ -127,6 +128,7 @@ def detach(model: ModelT, *, fold: bool = False) -> ModelT:
     Raises:
         ValueError: If no masks are attached.
     """
+    check_type("fold", fold, bool, "a bool")
     config = attached_config(model)
     factor = config.mean_factor if config.inference == "mean" else 1.0
     for layer in _attached(model).values():

@@ -12,7 +12,7 @@ from lora_dropout.checks import check_count
 from lora_dropout.config import MaskConfig
 from lora_dropout.masked_layer import MaskedLayer
 from lora_dropout.masks import LayerSpec
-from lora_dropout.update import masked_update
+from lora_dropout.update import unchecked_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class AttachedLayer(MaskedLayer):
         A, B = self._factors(adapters)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = masked_update(x, A, B, mask=mask, scaling=factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=factor)
         return output + update.to(output.dtype)
 
     def merge(self, *args: Any, **kwargs: Any) -> None:

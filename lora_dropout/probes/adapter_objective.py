@@ -23,12 +23,12 @@ from lora_dropout.batching import (
     model_device,
     repeat_inputs,
 )
-from lora_dropout.checks import check_count, check_positive
+from lora_dropout.checks import check_callable, check_count, check_numbers, check_positive, short
 from lora_dropout.config import Inference
 from lora_dropout.ensemble import _evaluating
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import adapters, trainable_parameters
-from lora_dropout.model_masks import Masks, use_masks
+from lora_dropout.model_masks import Masks, check_masks, use_masks
 from lora_dropout.probes.example_losses import example_losses
 from lora_dropout.regularization import factor_names
 
@@ -66,6 +66,10 @@ class AdapterObjective:
         max_rows: int = 1024,
     ) -> None:
         inputs, targets = check_data("data", data)
+        check_callable("loss_fn", loss_fn)
+        check_masks(model, masks)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or float64, got dtype={short(dtype)}")
         merged = [name for name, layer in adapters(model).items() if layer.merged]
         if merged:
             raise ValueError(f"model must be unmerged, layers {merged} are merged")
@@ -83,7 +87,9 @@ class AdapterObjective:
         factors = set(factor_names(model))
         marks = {name: p.new_full(p.shape, name in factors) for name, p in trained.items()}
         self.penalized = self.flatten(marks)  # 1 for a factor's entry, 0 for other parameters
-        self.center = torch.zeros_like(self.point()) if center is None else self._vector(center)
+        self.center = (
+            torch.zeros_like(self.point()) if center is None else self.check_point("center", center)
+        )
 
     def point(self) -> Tensor:
         """The model's present parameters.
@@ -122,6 +128,26 @@ class AdapterObjective:
             name: part.view(shape)
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
+
+    def check_point(self, name: str, value: Tensor) -> Tensor:
+        """Return a point in the objective's precision and place.
+
+        Args:
+            name: Name of the argument, for the message.
+            value: Shape (P,).
+
+        Returns:
+            The point.
+
+        Raises:
+            TypeError: If it is no dense tensor of floating-point numbers.
+            ValueError: If it has another shape, or its numbers are not finite.
+        """
+        check_numbers(name, value)
+        point = self._vector(value, name)
+        if not point.isfinite().all():
+            raise ValueError(f"{name} must be finite, got {name}={short(value)} with infinities")
+        return point
 
     def losses(self, theta: Tensor) -> Tensor:
         """Losses of the examples, without the penalty.
@@ -352,10 +378,10 @@ class AdapterObjective:
     def _convert(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
-    def _vector(self, theta: Tensor) -> Tensor:
+    def _vector(self, theta: Tensor, name: str = "theta") -> Tensor:
         length = sum(shape.numel() for shape in self.shapes.values())
         if theta.shape != (length,):
-            raise ValueError(f"theta must have shape ({length},), got {tuple(theta.shape)}")
+            raise ValueError(f"{name} must have shape ({length},), got {tuple(theta.shape)}")
         return self._convert(theta.detach()).to(self.targets.device)
 
     @contextmanager

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_dropout.checks import check_array
 from lora_dropout.probes.intervals import Array, Interval, t_interval
 
 
@@ -41,6 +42,7 @@ def summarize(values: Array, confidence: float) -> Changes:
     Returns:
         Means and intervals.
     """
+    values = check_array("values", values, dims=2)
     size = np.abs(values)
     several = len(values) > 1
     return Changes(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_dropout.checks import check_choice, check_count, check_positive
+from lora_dropout.checks import MOST, check_choice, check_count, check_positive, check_type
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.gauge import gauge_space
 from lora_dropout.probes.intervals import Array, Direction
@@ -110,7 +110,11 @@ def curvature(
     check_choice("matrix", matrix, get_args(Matrix))
     check_count("max_dense", max_dense, minimum=0)
     check_positive("tolerance", tolerance)
-    theta = objective.point() if theta is None else theta
+    check_count("seed", seed, minimum=0)
+    if max_iterations is not None:
+        check_count("max_iterations", max_iterations, maximum=MOST)
+    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
+    theta = objective.point() if theta is None else objective.check_point("theta", theta)
     products = (
         objective.hessian_products if matrix == "hessian" else objective.gauss_newton_products
     )

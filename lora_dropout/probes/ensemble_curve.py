@@ -13,12 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.batching import Inputs, LossFn
+from lora_dropout.batching import Inputs, LossFn, call_loss
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.checks import check_choice, check_count
+from lora_dropout.checks import (
+    MOST,
+    check_choice,
+    check_count,
+    check_numbers,
+    check_same_device,
+    check_sequence,
+    check_tensor,
+    check_type,
+    short,
+)
 from lora_dropout.ensemble import Average, ensemble_predict
 from lora_dropout.model_masks import Masks
 from lora_dropout.probes.intervals import Array
+
+_LARGEST = 1e100  # their squares are summed, in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +99,7 @@ def member_outputs(model: nn.Module, inputs: Inputs, masks: Masks) -> Tensor:
     Returns:
         Raw outputs, shape (M, b, ...).
     """
+    check_type("masks", masks, Masks, "masks of sample_masks")
     members = (masks.select(i) for i in range(masks.n_instances))
     return torch.stack(
         [ensemble_predict(model, inputs, masks=member, average="logits") for member in members]
@@ -122,13 +135,15 @@ def ensemble_curve(
         ValueError: If a size is above M / 2, or shapes do not fit.
     """
     check_choice("average", average, ("probabilities", "logits"))
-    check_count("partitions", partitions)
+    check_count("partitions", partitions, maximum=MOST)
+    sizes = check_sequence("sizes", sizes, object)
     generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
     members = _check_members(members, targets)
     for n in sizes:
         if check_count("sizes", n) > len(members) // 2:
             raise ValueError(
-                f"sizes must be at most half of the {len(members)} members, got sizes={sizes}"
+                f"sizes must be at most half of the {len(members)} members, "
+                f"got sizes={short(sizes)}"
             )
     if not sizes:
         raise ValueError("sizes must not be empty, got sizes=()")
@@ -172,6 +187,9 @@ def squared_loss_law(members: Tensor, targets: Tensor) -> SquaredLossLaw:
         raise ValueError(
             f"targets must have shape {tuple(members.shape[1:])}, got {tuple(targets.shape)}"
         )
+    for name, tensor in (("members", members), ("targets", targets)):
+        if not float(tensor.abs().max()) <= _LARGEST:  # NaN is not
+            raise ValueError(f"{name} must be at most {_LARGEST:g} in size, got {short(tensor)}")
     count = len(members)
     if count < 3:
         raise ValueError(f"members must be at least 3, got {count}")
@@ -193,6 +211,9 @@ def squared_loss_law(members: Tensor, targets: Tensor) -> SquaredLossLaw:
 
 
 def _check_members(members: Tensor, targets: Tensor) -> Tensor:
+    check_numbers("members", members)
+    check_tensor("targets", targets)
+    check_same_device(members=members, targets=targets)
     if members.dim() < 2 or members.shape[1:2] != targets.shape[:1] or members.shape[1] == 0:
         raise ValueError(
             "members must have shape (M, b, ...) and targets (b, ...) with b > 0, "
@@ -208,7 +229,7 @@ def _mean(members: Tensor, average: Average) -> Tensor:
 
 
 def _measure(outputs: Tensor, targets: Tensor, loss_fn: LossFn, classes: bool) -> list[float]:
-    found = [float(loss_fn(outputs, targets))]
+    found = [float(call_loss(loss_fn, outputs, targets))]
     if classes:
         found.append(float((outputs.argmax(dim=-1) == targets).double().mean()))
         found.append(expected_calibration_error(outputs.softmax(dim=-1), targets))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.batching import LossFn
-from lora_dropout.checks import check_positive
+from lora_dropout.batching import LossFn, call_loss
+from lora_dropout.checks import check_callable, check_positive, check_tensor, short
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,20 @@ def example_losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         Shape (n,); their mean is the loss.
+
+    Raises:
+        ValueError: If outputs and targets are not of the same examples.
     """
+    check_callable("loss_fn", loss_fn)
+    check_tensor("outputs", outputs)
+    check_tensor("targets", targets)
+    if outputs.dim() == 0 or outputs.shape[:1] != targets.shape[:1] or len(outputs) == 0:
+        raise ValueError(
+            "outputs and targets must be of the same examples, at least one, "
+            f"got outputs={short(outputs)}, targets={short(targets)}"
+        )
 
     def one(output: Tensor, target: Tensor) -> Tensor:
-        return loss_fn(output[None], target[None])
+        return call_loss(loss_fn, output[None], target[None])
 
     return torch.func.vmap(one)(outputs, targets)

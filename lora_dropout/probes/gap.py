@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_dropout.batching import LossFn, map_inputs, model_device
+from lora_dropout.checks import check_count
 from lora_dropout.ensemble import Prediction, predict
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.probes.example_losses import ZeroOneLoss, example_losses, sure_bound
 from lora_dropout.probes.intervals import (
     Array,
     Interval,
+    check_confidence,
     clopper_pearson_interval,
     empirical_bernstein_interval,
     t_interval,
@@ -82,6 +84,8 @@ def generalization_gap(
     Returns:
         The gap.
     """
+    check_count("seed", seed, minimum=0)
+    confidence = check_confidence(confidence)
 
     def losses_of(name: str, data: Data) -> Array:
         inputs, targets = check_data(name, data)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear
+from lora_dropout.checks import check_type
 from lora_dropout.inject import need_adapters, trainable_parameters
 from lora_dropout.model_masks import Masks
 from lora_dropout.probes.adapter_objective import AdapterObjective
@@ -81,7 +82,9 @@ def gauge_space(objective: AdapterObjective, theta: Tensor | None = None) -> Gau
         Their span. Where a factor has rank below r some directions vanish or coincide, and the
         dimension is below r^2 (at the usual start, B = 0, it is r * rank(A)).
     """
-    values = objective.unflatten(objective.point() if theta is None else theta)
+    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
+    theta = objective.point() if theta is None else objective.check_point("theta", theta)
+    values = objective.unflatten(theta)
     offsets, total = {}, 0
     for name, parameter in trainable_parameters(objective.model).items():
         offsets[id(parameter)] = (name, total)

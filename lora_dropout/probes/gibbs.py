@@ -13,8 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_dropout.batching import LossFn, call_model, map_inputs, model_device
-from lora_dropout.checks import check_count, check_positive
+from lora_dropout.batching import LossFn, call_loss, call_model, map_inputs, model_device
+from lora_dropout.checks import (
+    MOST,
+    check_array,
+    check_count,
+    check_numbers,
+    check_positive,
+    check_type,
+)
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import trainable_parameters
 from lora_dropout.model_masks import sample_masks, use_masks
@@ -46,13 +53,15 @@ def squared_distance(model: nn.Module, initial: Mapping[str, Tensor]) -> float:
     Raises:
         ValueError: If a parameter is missing in `initial`, or has another shape there.
     """
+    check_type("initial", initial, Mapping, "tensors by name")
     total = 0.0
     for name, parameter in trainable_parameters(model).items():
-        if name not in initial or initial[name].shape != parameter.shape:
-            found = None if name not in initial else tuple(initial[name].shape)
+        found = getattr(initial.get(name), "shape", None)
+        if found != parameter.shape:
             raise ValueError(
                 f"initial must hold {name!r} of shape {tuple(parameter.shape)}, got {found}"
             )
+        check_numbers(f"initial[{name!r}]", initial[name])
         change = parameter.detach().double() - initial[name].to(parameter.device).double()
         total += float(change.square().sum())
     return total
@@ -81,10 +90,16 @@ def gibbs_risk(
 
     Returns:
         The mean loss of each draw. Draws are independent within a width.
+
+    Raises:
+        ValueError: If a loss is not finite.
     """
     inputs, targets = check_data("data", data)
-    check_count("n_draws", n_draws)
-    scales = tuple(check_positive("widths", width) for width in widths)
+    check_count("n_draws", n_draws, maximum=MOST)
+    check_count("seed", seed, minimum=0)
+    scales = tuple(
+        check_positive("widths", width) for width in check_array("widths", widths).tolist()
+    )
     device = model_device(model)
     inputs, targets = map_inputs(lambda t: t.to(device), inputs), targets.to(device)
     parameters = trainable_parameters(model)
@@ -104,10 +119,15 @@ def gibbs_risk(
                 for name, parameter in parameters.items():
                     parameter.copy_(trained[name] + width * noise[name])
                 with use_masks(model, masks):
-                    losses[row, draw] = float(loss_fn(call_model(model, inputs), targets))
+                    losses[row, draw] = float(
+                        call_loss(loss_fn, call_model(model, inputs), targets)
+                    )
     finally:
         for name, parameter in parameters.items():
             parameter.copy_(trained[name])
         for module in training:
             module.training = True
+    if not np.isfinite(losses).all():
+        bad = losses[~np.isfinite(losses)][0]
+        raise ValueError(f"widths must leave the losses finite, got {bad!r} with widths={scales}")
     return GibbsRisk(scales, losses)

@@ -18,7 +18,15 @@ from scipy import stats
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from lora_dropout.checks import check_choice, check_count, check_positive
+from lora_dropout.checks import (
+    MOST,
+    check_array,
+    check_choice,
+    check_count,
+    check_indices,
+    check_positive,
+    check_type,
+)
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Matrix
 from lora_dropout.probes.intervals import Array
@@ -103,13 +111,14 @@ def influence(
     """
     check_choice("matrix", matrix, get_args(Matrix))
     check_count("max_dense", max_dense, minimum=0)
-    check_positive("damping", damping, zero_ok=True)
+    damping = check_positive("damping", damping, zero_ok=True)
     check_positive("tolerance", tolerance)
+    if max_iterations is not None:
+        check_count("max_iterations", max_iterations, maximum=MOST)
+    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     n = len(objective.targets)
-    chosen = list(range(n)) if examples is None else [int(i) for i in examples]
-    if not chosen or not all(0 <= i < n for i in chosen):
-        raise ValueError(f"examples must be indices in [0, {n}), got examples={chosen}")
-    theta = objective.point() if theta is None else theta.to(objective.point())
+    chosen = list(range(n)) if examples is None else check_indices("examples", examples, n)
+    theta = objective.point() if theta is None else objective.check_point("theta", theta)
     at = torch.tensor(chosen, device=theta.device)
     gradients = objective.example_gradients(theta, at).double().cpu().numpy()
     products = (
@@ -158,13 +167,13 @@ def agreement(predicted: Array, measured: Array) -> Agreement:
     Raises:
         ValueError: If the shapes differ, there are fewer than 3 numbers, or all measured are 0.
     """
-    predicted, measured = np.asarray(predicted, float), np.asarray(measured, float)
-    if predicted.shape != measured.shape or predicted.ndim != 1 or len(predicted) < 3:
+    predicted, measured = check_array("predicted", predicted), check_array("measured", measured)
+    if predicted.shape != measured.shape or len(predicted) < 3:
         raise ValueError(
             "predicted and measured must be vectors of one length of at least 3, "
             f"got shapes {predicted.shape} and {measured.shape}"
         )
-    if not measured.any():
+    if not np.linalg.norm(measured) > 0:  # the squares of the least numbers are 0
         raise ValueError("measured must not be all 0, got no change at all")
     constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0
     square = float(predicted @ predicted)

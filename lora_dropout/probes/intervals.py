@@ -1,5 +1,6 @@
 """Confidence intervals: exact where the law is known, else stated as asymptotic."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from lora_dropout.checks import check_count, check_positive
+from lora_dropout.checks import check_array, check_count, check_positive, check_real, short
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,8 @@ class Interval:
     confidence: float
 
     def __post_init__(self) -> None:
+        for end in ("low", "high", "confidence"):
+            object.__setattr__(self, end, check_real(end, getattr(self, end)))
         check_confidence(self.confidence)
         if not self.low <= self.high:
             raise ValueError(f"low must be at most high, got low={self.low}, high={self.high}")
@@ -59,9 +62,10 @@ def check_confidence(value: float) -> float:
     Raises:
         ValueError: If it is 0, 1 or outside.
     """
-    if not 0.0 < value < 1.0:
-        raise ValueError(f"confidence must be in (0, 1), got confidence={value!r}")
-    return float(value)
+    number = check_real("confidence", value)
+    if not 0.0 < number < 1.0:
+        raise ValueError(f"confidence must be in (0, 1), got confidence={short(value)}")
+    return number
 
 
 def clopper_pearson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
@@ -81,9 +85,9 @@ def clopper_pearson_interval(successes: int, trials: int, *, confidence: float =
     >>> clopper_pearson_interval(0, 10, confidence=0.95).low
     0.0
     """
-    check_count("trials", trials)
-    check_count("successes", successes, minimum=0)
-    check_confidence(confidence)
+    trials = check_count("trials", trials)
+    successes = check_count("successes", successes, minimum=0)
+    confidence = check_confidence(confidence)
     if successes > trials:
         raise ValueError(f"successes must be at most trials={trials}, got successes={successes}")
     found = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
@@ -110,11 +114,11 @@ def empirical_bernstein_interval(
         ValueError: If the values span more than `span`.
     """
     x = _sample("values", values)
-    check_positive("span", span)
+    span = check_positive("span", span)
     if np.ptp(x) > span * (1 + 1e-12):
         raise ValueError(f"values must lie within a range of span={span!r}, got {np.ptp(x)!r}")
-    n, log = len(x), np.log(4.0 / (1.0 - check_confidence(confidence)))
-    slack = np.sqrt(2.0 * x.var(ddof=1) * log / n) + 7.0 * span * log / (3.0 * (n - 1))
+    n, log = len(x), math.log(4.0 / (1.0 - check_confidence(confidence)))
+    slack = math.sqrt(2.0 * x.var(ddof=1) * log / n) + 7.0 * span * log / (3.0 * (n - 1))
     return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
 
 
@@ -129,7 +133,7 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
         The interval of the mean.
     """
     x = _sample("values", values)
-    check_confidence(confidence)
+    confidence = check_confidence(confidence)
     error = x.std(ddof=1) / np.sqrt(len(x))
     slack = float(stats.t.ppf((1.0 + confidence) / 2.0, len(x) - 1) * error)
     return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
@@ -146,14 +150,12 @@ def percentile_interval(resampled: ArrayLike, *, confidence: float = 0.95) -> In
         The interval between the two percentiles.
     """
     tail = (1.0 - check_confidence(confidence)) / 2.0
-    low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1.0 - tail])
+    low, high = np.quantile(check_array("resampled", resampled), [tail, 1.0 - tail])
     return Interval(float(low), float(high), confidence)
 
 
 def _sample(name: str, values: ArrayLike) -> Array:
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or len(x) < 2:
+    x = check_array(name, values)
+    if len(x) < 2:
         raise ValueError(f"{name} must be a vector of at least 2 numbers, got shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name} must be finite, got {x[~np.isfinite(x)][0]!r} among them")
     return x

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters import LoRALinear
-from lora_dropout.checks import check_choice, check_count, check_positive
+from lora_dropout.checks import (
+    MOST,
+    check_choice,
+    check_count,
+    check_generator,
+    check_numbers,
+    check_positive,
+    check_type,
+)
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.intervals import Array, Direction
@@ -77,7 +85,10 @@ def segment_lipschitz(
     Raises:
         ValueError: If `quadratic` is claimed and the gradients at the middle deny it.
     """
-    check_count("n_points", n_points, minimum=2)
+    check_type("quadratic", quadratic, bool, "a bool")
+    check_count("n_points", n_points, minimum=2, maximum=MOST)
+    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
+    start, end = objective.check_point("start", start), objective.check_point("end", end)
     losses_u, losses_v = objective.losses(start), objective.losses(end)
     distance = float((end - start).norm())
     change = losses_v - losses_u
@@ -149,10 +160,16 @@ def ball_lipschitz(
 
     Returns:
         Lower bounds on the constants over the ball.
+
+    Raises:
+        ValueError: If slopes in the ball are not finite.
     """
-    check_positive("radius", radius)
-    check_count("n_starts", n_starts)
-    check_count("n_steps", n_steps, minimum=0)
+    radius = check_positive("radius", radius)
+    check_count("n_starts", n_starts, maximum=MOST)
+    check_count("n_steps", n_steps, minimum=0, maximum=MOST)
+    check_generator("generator", generator)
+    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
+    middle = objective.check_point("middle", middle)
     n, size = len(objective.targets), len(middle)
     every = torch.arange(n, device=middle.device)
     best = torch.zeros(n, dtype=objective.dtype, device=middle.device)
@@ -171,6 +188,8 @@ def ball_lipschitz(
             offset = offset + ascent / length * (radius * 0.25 * 0.5 ** (step // 3))
             outside = offset.norm(dim=1, keepdim=True).clamp(min=radius) / radius
             offset = offset / outside
+    if not best.isfinite().all():
+        raise ValueError(f"radius must leave all slopes finite, got radius={radius!r}")
     return BallLipschitz(radius, _numpy(best))
 
 
@@ -204,6 +223,9 @@ def linear_layer_lipschitz(
     parts = list(model) if isinstance(model, nn.Sequential) else [model]
     if len(parts) != 1 or not isinstance(parts[0], LoRALinear) or not isinstance(inputs, Tensor):
         raise ValueError(f"model must be one LoRA layer on a tensor, got {type(model).__name__}")
+    check_numbers("data", inputs)
+    if targets.is_floating_point():
+        check_numbers("data", targets)
     layer = parts[0]
     law = layer.config.mask
     if layer.config.mask_scale > 1 or law in ("activation", "entrywise"):

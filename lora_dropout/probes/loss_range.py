@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from lora_dropout.batching import LossFn
+from lora_dropout.checks import check_sequence
 from lora_dropout.probes.example_losses import example_losses, sure_bound
 from lora_dropout.probes.intervals import Direction
 
@@ -54,6 +55,8 @@ def loss_range(outputs: Sequence[Tensor], targets: Sequence[Tensor], loss_fn: Lo
     Raises:
         ValueError: If nothing is given, a loss is not finite, or one is outside [0, bound].
     """
+    outputs = check_sequence("outputs", outputs, Tensor)
+    targets = check_sequence("targets", targets, Tensor)
     if len(outputs) == 0 or len(outputs) != len(targets):
         raise ValueError(
             f"outputs and targets must pair up, got {len(outputs)} and {len(targets)} tensors"
@@ -65,8 +68,12 @@ def loss_range(outputs: Sequence[Tensor], targets: Sequence[Tensor], loss_fn: Lo
         ]
     )
     if not np.isfinite(losses).all():
-        raise ValueError(f"losses must be finite, got {losses[~np.isfinite(losses)][0]!r}")
+        raise ValueError(
+            f"outputs must give finite losses, got {losses[~np.isfinite(losses)][0]!r}"
+        )
     least, largest, bound = float(losses.min()), float(losses.max()), sure_bound(loss_fn)
     if bound is not None and not 0.0 <= least <= largest <= bound * (1 + 1e-6):
-        raise ValueError(f"losses must be in [0, {bound}], got some in [{least}, {largest}]")
+        raise ValueError(
+            f"outputs must give losses in [0, {bound}], got some in [{least}, {largest}]"
+        )
     return LossRange(least, largest, largest - least, bound)

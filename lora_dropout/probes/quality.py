@@ -16,7 +16,7 @@ from lora_dropout.calibration import (
     check_probabilities,
     expected_calibration_error,
 )
-from lora_dropout.checks import check_count
+from lora_dropout.checks import MOST, check_count, check_numbers, check_tensor, short
 from lora_dropout.probes.intervals import Interval, check_confidence
 
 
@@ -78,7 +78,7 @@ def prediction_quality(
             prediction.
         targets: Class indices, shape (n,), n at least 2.
         n_bins: Number of bins.
-        resamples: Number of bootstrap resamples, the same for all numbers.
+        resamples: Number of bootstrap resamples, at least 2, the same for all numbers.
         confidence: Of the intervals, asymptotically.
         seed: Seed of the resamples.
 
@@ -89,10 +89,14 @@ def prediction_quality(
         ValueError: If there are fewer than 2 examples, or an argument is out of range.
     """
     check_count("n_bins", n_bins)
-    check_count("resamples", resamples)
+    check_count("resamples", resamples, minimum=2, maximum=MOST)
     check_count("seed", seed, minimum=0)
-    check_confidence(confidence)
+    confidence = check_confidence(confidence)
+    check_numbers("outputs", outputs, dims=2)
+    check_tensor("targets", targets)
     logs = outputs.detach().double().log_softmax(dim=-1).cpu()
+    if logs.isnan().any():
+        raise ValueError(f"outputs must give probabilities, got infinities in {short(outputs)}")
     targets = targets.cpu()
     probabilities = check_probabilities(logs.exp(), targets)
     if len(targets) < 2:

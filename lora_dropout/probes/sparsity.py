@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import MOST, check_count
 from lora_dropout.inject import adapter_config
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.masks import LayerMask
 from lora_dropout.model_masks import sample_masks
-from lora_dropout.probes.intervals import Interval, clopper_pearson_interval
+from lora_dropout.probes.intervals import Interval, check_confidence, clopper_pearson_interval
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def realised_sparsity(
         raise ValueError(
             f"mask must be a law that masks B A (row_column, entrywise, rank), got {config.mask!r}"
         )
-    check_count("n_draws", n_draws)
+    check_count("n_draws", n_draws, maximum=MOST)
+    confidence = check_confidence(confidence)
     masks = sample_masks(model, n_instances=n_draws, generator=generator)
     dropped, bits, zeros, entries = 0, 0, 0.0, 0
     layers = {}

@@ -22,16 +22,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.batching import Inputs, LossFn, map_inputs
-from lora_dropout.checks import check_choice
+from lora_dropout.checks import (
+    check_choice,
+    check_count,
+    check_indices,
+    check_sequence,
+    check_type,
+    short,
+)
 from lora_dropout.config import Inference
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapter_config
-from lora_dropout.model_masks import Masks
+from lora_dropout.model_masks import Masks, check_masks
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.changes import Changes, summarize
 from lora_dropout.probes.example_losses import example_losses
-from lora_dropout.probes.intervals import Array
+from lora_dropout.probes.intervals import Array, check_confidence
 from lora_dropout.regularization import drop_probability
 from lora_dropout.replicas import Replica, fit_replicas
 
@@ -130,7 +137,7 @@ def leave_one_out(
         data, trained_loss = train, loss_fn
         subsets = [_swap(n, i, ()) for i in removed]
     solutions = _Retraining(
-        model, config, tuple(seeds), device, chunk_size, checkpoint_folder, progress
+        model, config, _seeds(seeds), device, chunk_size, checkpoint_folder, progress
     )
     return solutions.compare(
         data, trained_loss, subsets, train, loss_fn, removed, masks, confidence
@@ -191,7 +198,7 @@ def replace_one(
     data = _concatenate(inputs, fresh), torch.cat([targets, fresh_targets])
     subsets = [_swap(n, i, (n + k,)) for k, i in enumerate(chosen)]
     solutions = _Retraining(
-        model, config, tuple(seeds), device, chunk_size, checkpoint_folder, progress
+        model, config, _seeds(seeds), device, chunk_size, checkpoint_folder, progress
     )
     return solutions.compare(data, loss_fn, subsets, train, loss_fn, chosen, masks, confidence)
 
@@ -217,6 +224,10 @@ class _Retraining:
         masks: Masks | Inference,
         confidence: float,
     ) -> Stability:
+        # Before the training, which an error after it would waste.
+        check_confidence(confidence)
+        check_masks(self.model, masks)
+        check_type("config", self.config, FitConfig, "a FitConfig")
         if not self.seeds:
             raise ValueError("seeds must not be empty, got seeds=()")
         everything = tuple(range(len(train[1])))
@@ -288,12 +299,19 @@ class _WeightedLoss:
 
 
 def _indices(examples: Sequence[int] | None, n: int) -> list[int]:
-    chosen = list(range(n)) if examples is None else [int(i) for i in examples]
-    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
-        raise ValueError(f"examples must be 2 or more distinct indices, got examples={chosen}")
-    if not all(0 <= i < n for i in chosen):
-        raise ValueError(f"examples must be in [0, {n}), got examples={chosen}")
+    chosen = list(range(n)) if examples is None else check_indices("examples", examples, n)
+    if len(set(chosen)) != len(chosen) or len(chosen) < 2:
+        raise ValueError(
+            f"examples must be 2 or more distinct indices, got examples={short(chosen)}"
+        )
     return chosen
+
+
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    return tuple(
+        check_count("seeds", seed, minimum=0, maximum=2**62)
+        for seed in check_sequence("seeds", seeds, object)
+    )
 
 
 def _swap(n: int, index: int, instead: tuple[int, ...]) -> tuple[int, ...]:

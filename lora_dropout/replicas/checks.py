@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lora_dropout.batching import Inputs, LossFn, call_model, map_inputs
+from lora_dropout.batching import Inputs, LossFn, call_loss, call_model, map_inputs
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.replicas.stack import Stack
 
@@ -78,8 +78,8 @@ def check_loss(stack: Stack, inputs: Inputs, targets: Tensor, loss_fn: LossFn) -
     stack.model.eval()
     outputs = call_model(stack.model, map_inputs(lambda t: t[:_CHECKED], inputs))
     targets = targets[: len(outputs)]
-    single = [loss_fn(o[None], t[None]) for o, t in zip(outputs, targets, strict=True)]
-    mean, whole = torch.stack(single).mean(), loss_fn(outputs, targets)
+    single = [call_loss(loss_fn, o[None], t[None]) for o, t in zip(outputs, targets, strict=True)]
+    mean, whole = torch.stack(single).mean(), call_loss(loss_fn, outputs, targets)
     if mean.isfinite() and not torch.isclose(whole, mean, rtol=1e-3, atol=1e-6):
         raise ValueError(
             f"loss_fn must be the mean over examples of their losses, got {float(whole)} for the "

@@ -20,7 +20,14 @@ from lora_dropout.checkpoint import (
     model_fingerprint,
     save_checkpoint,
 )
-from lora_dropout.checks import check_count
+from lora_dropout.checks import (
+    check_callable,
+    check_count,
+    check_path,
+    check_sequence,
+    check_type,
+    short,
+)
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
@@ -76,7 +83,15 @@ def fit_replicas(
         ValueError: If data are empty, settings cannot be had for replicas or do not fit the
             model, or a checkpoint is damaged or of another run.
     """
-    config = config or FitConfig()
+    config = FitConfig() if config is None else config
+    check_type("config", config, FitConfig, "a FitConfig")
+    check_callable("loss_fn", loss_fn)
+    check_type("model", model, nn.Module, "a torch module")
+    check_sequence("replicas", replicas, Replica)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    if checkpoint_folder is not None:
+        checkpoint_folder = check_path("checkpoint_folder", checkpoint_folder)
     check_config(config)
     inputs, targets = check_data("train", train)
     check_batchable(model)
@@ -86,7 +101,7 @@ def fit_replicas(
     check_loss(stack, inputs, targets, loss_fn)
     settings = [_setting(r, config, stack, len(targets)) for r in replicas]
     if not settings:
-        raise ValueError(f"replicas must not be empty, got replicas={replicas!r}")
+        raise ValueError(f"replicas must not be empty, got replicas={short(replicas)}")
     stack.model.train()
     if chunk_size is None:
         chunk_size = default_chunk_size(stack, inputs, targets, config, loss_fn)

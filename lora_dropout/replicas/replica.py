@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from lora_dropout.checks import check_count, check_positive, check_probability
+from lora_dropout.checks import check_count, check_positive, check_probability, check_sequence
+
+_MOST = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class Replica:
     def __post_init__(self) -> None:
         self._set("seed", check_count("seed", self.seed, minimum=0))
         if self.examples is not None:
-            examples = tuple(check_count("examples", i, minimum=0) for i in self.examples)
+            given = check_sequence("examples", self.examples, object)
+            examples = tuple(check_count("examples", i, minimum=0) for i in given)
             if not examples:
                 raise ValueError("examples must not be empty, got examples=()")
             self._set("examples", examples)
@@ -59,8 +62,14 @@ def leave_one_out_replicas(n: int, *, seed: int = 0, **common: float) -> list[Re
 
     Returns:
         n + 1 replicas: the whole set first, then the set without example 0, 1, ..., n - 1.
+
+    Raises:
+        ValueError: If n is below 2 or above 10,000: the indices alone take n^2 numbers.
     """
-    check_count("n", n, minimum=2)
+    n = check_count("n", n, minimum=2)
+    if n > _MOST:
+        raise ValueError(f"n must be at most {_MOST} to retrain without each, got n={n}")
+    check_count("seed", seed, minimum=0)
     everything = tuple(range(n))
     subsets = [everything] + [everything[:i] + everything[i + 1 :] for i in range(n)]
     return [Replica(seed=seed, examples=subset, **common) for subset in subsets]  # type: ignore[arg-type]

@@ -21,12 +21,17 @@ def find_task(name: str) -> "TextTask":
         The task.
 
     Raises:
+        TypeError: If it is no text.
         ValueError: If there is none of this name.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be the name of a task, got {type(name).__name__}")
     if name not in TASK_NAMES:
         close = get_close_matches(name, TASK_NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"task must be one of {', '.join(TASK_NAMES)}, got task={name!r}{hint}")
+        raise ValueError(
+            f"name must be one of {', '.join(TASK_NAMES)}, got task={name[:80]!r}{hint}"
+        )
     if name in GLUE_NAMES:
         from lora_dropout.tasks.glue import GLUE
 

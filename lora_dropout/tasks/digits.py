@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import MOST, check_count
 from lora_dropout.tasks.vit import VisionTransformer
 
 Pair = tuple[Tensor, Tensor]
@@ -96,7 +96,8 @@ def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -
     Returns:
         The trained model, in eval mode.
     """
-    check_count("epochs", epochs)
+    check_count("seed", seed, minimum=0)
+    check_count("epochs", epochs, maximum=MOST)
     images, labels = digits_source()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
 from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.checks import short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -30,6 +31,7 @@ from lora_dropout.tasks.text import (
     check_rows,
     hub_splits,
     read_tsv,
+    to_rows,
     tokenize,
     warn_truncated,
 )
@@ -118,8 +120,9 @@ class GlueTask(TextTask):
         for target, names in zip(("sentence1", "sentence2"), self.columns, strict=False):
             column = next((at[n] for n in (target, *names) if n in at), None)
             if column is None:
+                found = ", ".join(header)[:200]
                 raise ValueError(
-                    f"{path} must have a column {target!r} or {names[0]!r}, got {', '.join(header)}"
+                    f"{path} must have a column {target!r} or {names[0]!r}, got {found}"
                 )
             data[target] = [row[column] for row in rows]
         labels = ("label", "gold_label", "is_duplicate", "Quality", "score")
@@ -130,7 +133,7 @@ class GlueTask(TextTask):
             data["label"] = [
                 self._label(row[column], f"{path}, row {i}") for i, row in enumerate(rows, start=1)
             ]
-        return Dataset.from_dict(data)
+        return to_rows(path, data)
 
     def _label(self, text: str, where: str) -> float | int:
         if text in self.labels:
@@ -143,7 +146,7 @@ class GlueTask(TextTask):
         if allowed or value == _UNLABELLED:
             return int(value) if self.labels else value
         wanted = ", ".join(f"{i} {n}" for i, n in enumerate(self.labels)) or "a number from 0 to 5"
-        raise ValueError(f"{where}: label must be one of ({wanted}), got {text!r}")
+        raise ValueError(f"{where}: label must be one of ({wanted}), got {short(text)}")
 
     def _from_hub(self, rows: Dataset) -> Dataset:
         names = dict(zip(("sentence1", "sentence2"), self.columns, strict=False))

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, check_type
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -24,6 +24,7 @@ from lora_dropout.tasks.text import (
     hub_splits,
     open_ended,
     read_json,
+    to_rows,
     warn_truncated,
 )
 
@@ -52,6 +53,8 @@ def prompt(instruction: str, context: str = "") -> str:
     Returns:
         The prompt, ending where the response begins.
     """
+    check_type("instruction", instruction, str, "a text")
+    check_type("context", context, str, "a text")
     # One pass each: braces in the texts are text.
     template = _WITH_INPUT if context else _WITHOUT_INPUT
     return template.format(instruction=instruction, input=context)
@@ -130,7 +133,7 @@ class InstructionTask(TextTask):
                 if not isinstance(value, str):
                     raise ValueError(f"{path}: record {number} must have a text {key!r}")
                 values.append(value)
-        return Dataset.from_dict(data)
+        return to_rows(path, data)
 
     def encode(
         self,

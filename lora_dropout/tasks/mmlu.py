@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, check_sequence, check_type, short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -46,7 +46,14 @@ def prompt(question: str, choices: Sequence[str], subject: str) -> str:
 
     Returns:
         The text; the next token is the answer.
+
+    Raises:
+        ValueError: If there are not four choices.
     """
+    check_type("question", question, str, "a text")
+    check_type("subject", subject, str, "a text")
+    if len(check_sequence("choices", choices, str)) != len(_LETTERS):
+        raise ValueError(f"choices must be four, got {len(choices)}")
     lines = [f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=True)]
     return (
         f"The following are multiple choice questions (with answers) about "
@@ -298,14 +305,18 @@ def _records(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     subject = path.stem.rpartition("_")[0] or path.stem
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from error
     check_rows(str(path), rows)
     records = []
     for number, row in enumerate(rows, start=1):
         if len(row) != len(_LETTERS) + 2 or row[-1].strip() not in _LETTERS:
             raise ValueError(
-                f"{path}, row {number}: wanted question, four choices and a letter, got {row!r}"
+                f"{path}, row {number}: wanted question, four choices and a letter, "
+                f"got {short(row)}"
             )
         records.append(
             {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.text.squad import squad as squad_scores
 from transformers import DataCollatorWithPadding
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,
@@ -24,6 +24,7 @@ from lora_dropout.tasks.text import (
     check_rows,
     hub_splits,
     read_json,
+    to_rows,
     warn_truncated,
 )
 
@@ -124,16 +125,19 @@ class SquadTask(TextTask):
                                 "answer_start": [answer["answer_start"] for answer in answers],
                             }
                         )
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
+            self._check_answers(path, data)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is not in SQuAD's format: {repr(error)[:200]}") from error
         check_rows(str(path), data["id"])
-        for name, context, answers in zip(
-            data["id"], data["context"], data["answers"], strict=True
-        ):
+        return to_rows(path, data)
+
+    def _check_answers(self, path: Path, data: Mapping[str, list[Any]]) -> None:
+        parts = zip(data["id"], data["context"], data["answers"], strict=True)
+        for name, context, answers in parts:
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
-                    raise ValueError(f"{path}: question {name}: no answer {text!r} at {start}")
-        return Dataset.from_dict(data)
+                    question = f"{path}: question {name[:80]}"
+                    raise ValueError(f"{question}: no answer {short(text)} at {short(start)}")
 
     def encode(
         self,

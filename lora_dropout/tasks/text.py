@@ -267,8 +267,27 @@ def read_json(path: Path) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
+
+
+def to_rows(path: Path, data: Mapping[str, list[Any]]) -> Dataset:
+    """Make rows of columns.
+
+    Args:
+        path: Where they are from, for the message.
+        data: Columns.
+
+    Returns:
+        The rows.
+
+    Raises:
+        ValueError: If a column holds values of several types, or what no text holds.
+    """
+    try:
+        return Dataset.from_dict(dict(data))
+    except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are such
+        raise ValueError(f"{path} holds what no column can: {str(error)[:200]}") from error
 
 
 def tokenize(

@@ -87,8 +87,10 @@ class VisionTransformer(nn.Module):
         n_classes: int = 10,
     ) -> None:
         super().__init__()
-        for name, value in (("patch_size", patch_size), ("heads", heads), ("depth", depth)):
-            check_count(name, value)
+        sizes = {"image_size": image_size, "patch_size": patch_size, "width": width}
+        sizes |= {"heads": heads, "depth": depth, "n_classes": n_classes}
+        for name, value in sizes.items():
+            check_count(name, value, maximum=10**4)
         if image_size % patch_size:
             raise ValueError(f"patch_size must divide {image_size}, got patch_size={patch_size}")
         if width % heads:

@@ -215,7 +215,7 @@ DROPOUT = {
             r"got empirical_risk of shape \(\)",
         ),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "delta": 2.0}), r"delta=2\.0"),
-        (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "widths": [1.0, -1.0]}), r"width=-1\.0"),
+        (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "widths": [1.0, -1.0]}), r"widths=-1\.0"),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "widths": 1.0}), "widths must be a vector"),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "loss_range": 0.0}), r"loss_range=0\.0"),
     ],

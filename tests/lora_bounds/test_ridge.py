@@ -192,3 +192,13 @@ RISK = {"truth": [1.0], "second_moment": [[1.0]], "noise": 1.0}
 def test_rejections(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_refit_that_is_singular_is_refused_at_any_condition():
+    """Three examples in three dimensions: without one of them there is no unique minimiser."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    for condition in (1.0, 1e2, 1e4, 1e6):
+        x = basis * np.array([1.0, 1.0, 1.0 / condition])
+        with pytest.raises(ValueError, match=r"unique minimiser, .* got inputs with an example"):
+            leave_one_out(inputs=x, targets=np.ones(3), regularization=0.0, dropout=0.5)

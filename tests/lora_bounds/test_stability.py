@@ -193,3 +193,12 @@ def test_rejections(name, value):
 def test_convention_is_checked():
     with pytest.raises(ValueError, match="convention='1/m'"):
         uniform_stability(n=5, lipschitz=1, regularization=1, dropout=0.5, convention="1/m")
+
+
+def test_a_subnormal_denominator_stays_on_the_safe_side():
+    """sqrt(2 λ q) = 4e-312 has 12 digits only; Prop. 4.2 and Thm 4.4 once fell below the truth."""
+    tiny = {"lipschitz": 1e-160, "regularization": 1e-300, "dropout": 5e-324}
+    exact = exact_prop_4_2(1, 1e-160, 0.0, 1e-300, 5e-324)
+    got = paper_stability(n=1, curvature=0.0, **tiny).value
+    assert_just_above(got, exact, slack=1e-10)
+    assert exact / 4 <= ball(uniform_stability(n=1, **tiny).value)

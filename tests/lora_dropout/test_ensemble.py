@@ -83,7 +83,7 @@ def test_modes_and_masks_are_restored() -> None:
     ensemble_predict(model, normal(3, 5, seed=1))
     predict(model, normal(3, 5, seed=1), inference="mean")
     assert [m.training for m in model] == [True, False, True]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"inputs must fit the model, got inputs=.*: mat1"):
         ensemble_predict(model, normal(3, 6, seed=1))
     assert [m.training for m in model] == [True, False, True]
     assert all(layer.active is None for layer in (model[0], model[2]))

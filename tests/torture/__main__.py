@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.torture.report import Row, kept, run_section, table
 
-SECTIONS = ("kills", "ray_kills", "files", "writers")
+SECTIONS = ("kills", "ray_kills", "files", "writers", "inputs", "readers", "numbers")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -134,7 +134,7 @@ def test_bad_input() -> None:
         objective.losses(torch.zeros(3))
     with pytest.raises(ValueError, match="weight must be non-negative and finite, got weight=-1"):
         AdapterObjective(model, data, weight=-1)
-    with pytest.raises(ValueError, match=r"theta must have shape .* got \(2,\)"):
+    with pytest.raises(ValueError, match=r"center must have shape .* got \(2,\)"):
         AdapterObjective(model, data, center=torch.zeros(2))
     dropped = two_layers(mask="activation")
     masks = sample_masks(dropped, generator=generator(0))

@@ -106,7 +106,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="outputs and targets must pair up, got 0 and 0 tensors"):
         loss_range([], [], F.cross_entropy)
     outputs, targets = torch.tensor([[0.0, float("inf")]]), torch.tensor([0])
-    with pytest.raises(ValueError, match="losses must be finite, got"):
+    with pytest.raises(ValueError, match="outputs must give finite losses, got"):
         loss_range([outputs], [targets], F.cross_entropy)
 
     class Liar:
@@ -115,5 +115,7 @@ def test_bad_input() -> None:
         def __call__(self, outputs, targets):
             return F.cross_entropy(outputs, targets)
 
-    with pytest.raises(ValueError, match=r"losses must be in \[0, 0.1\], got some in \[0.69"):
+    with pytest.raises(
+        ValueError, match=r"outputs must give losses in \[0, 0.1\], got some in \[0.69"
+    ):
         loss_range([torch.zeros(1, 2)], [targets], Liar())

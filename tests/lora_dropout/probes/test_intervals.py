@@ -77,7 +77,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"values must lie within a range of span=1.0, got"):
         empirical_bernstein_interval([0.0, 1.5], span=1.0)
     for values in ([1.0], [[1.0, 2.0]]):
-        with pytest.raises(ValueError, match="values must be a vector of at least 2 numbers"):
+        with pytest.raises(ValueError, match="values must be a vector of"):
             t_interval(values)
-    with pytest.raises(ValueError, match="values must be finite, got"):
+    with pytest.raises(ValueError, match="values must be finite and at most"):
         t_interval([1.0, float("nan")])

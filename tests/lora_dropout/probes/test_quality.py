@@ -78,8 +78,8 @@ def test_extreme_logits_have_a_finite_likelihood() -> None:
 
 def test_bad_input() -> None:
     logits, targets = problem()
-    for name in ("n_bins", "resamples"):
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got {name}=0"):
+    for name, least in (("n_bins", 1), ("resamples", 2)):
+        with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {name}=0"):
             prediction_quality(logits, targets, **{name: 0})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\), got confidence=1"):
         prediction_quality(logits, targets, confidence=1)

@@ -198,7 +198,9 @@ def test_bad_input() -> None:
     for examples in ([1], [1, 1]):
         with pytest.raises(ValueError, match="examples must be 2 or more distinct indices, got"):
             leave_one_out(model, (x, y), config=SHORT, examples=examples, **QUIET)
-    with pytest.raises(ValueError, match=r"examples must be in \[0, 10\), got examples=\[0, 10\]"):
+    with pytest.raises(
+        ValueError, match=r"examples must be indices in \[0, 10\), got examples=\[0, 10\]"
+    ):
         leave_one_out(model, (x, y), config=SHORT, examples=[0, 10], **QUIET)
     with pytest.raises(ValueError, match="convention must be one of '1/n', '1/\\(n-1\\)'"):
         leave_one_out(model, (x, y), config=SHORT, convention="n", **QUIET)
