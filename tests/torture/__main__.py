@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tests.torture.report import Row, kept, run_section, table
 
-SECTIONS = ("kills", "ray_kills", "files", "writers", "inputs", "readers", "numbers")
+SECTIONS = (
+    *("kills", "ray_kills", "files", "writers", "inputs", "readers", "numbers"),
+    *("planted", "coverage", "mutants", "flakiness"),
+)
 RESULTS = Path(__file__).parent / "results"
 
 
