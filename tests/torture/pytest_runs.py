@@ -26,6 +26,8 @@ def copy_project(target: Path) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    for command in (["git", "init", "-q"], ["git", "add", "-A"]):  # a copy can be copied
+        subprocess.run(command, cwd=target, check=True)
     return target
 
 
