@@ -161,4 +161,5 @@ def least_delta(*, n: ArrayLike, loss_range: ArrayLike, empirical_risk: ArrayLik
     """
     with quiet():
         size, _, largest, risk = risk_inputs(n, 1.0, loss_range, empirical_risk)
-        return plain(np.minimum((largest / (largest - risk)) ** 2 / (2.0 * size), 1.0))
+        ratio = largest / (largest - risk)  # infinite where Rhat = C, and then n divides first
+        return plain(np.minimum(ratio * (ratio / size) / 2.0, 1.0))

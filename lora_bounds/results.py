@@ -58,6 +58,10 @@ class BoundResult:
         checks.numbers("value", self.value, "[-inf, inf]")
         checks.numbers("confidence", self.confidence, "[0, 1]")
         checks.instances("assumptions", self.assumptions, Assumption)
+        checks.instance("source", self.source, str)
+        checks.instance("name", self.name, str)
+        if not isinstance(self.vacuous, np.ndarray):
+            checks.instance("vacuous", self.vacuous, bool)
         if self.trivial is not None:
             checks.numbers("trivial", self.trivial, "[-inf, inf]")
         for field in (self.value, self.confidence, self.vacuous, self.trivial):

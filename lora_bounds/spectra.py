@@ -44,6 +44,7 @@ class Spectrum:
         checks.numbers("values", values, "[0, inf)")
         checks.vector("weights", self.weights, size=values.size)
         checks.number("aspect", self.aspect, "(0, inf)")
+        checks.instance("invertible", self.invertible, bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ def expected_calibration_error(
     # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    check_count("n_bins", n_bins, maximum=_MOST_BINS)
+    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
     probabilities = check_probabilities(probabilities, targets).float()
     error = multiclass_calibration_error(
         probabilities.clamp(max=_BELOW_ONE),
@@ -61,7 +61,7 @@ def adaptive_calibration_error(
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
-    check_count("n_bins", n_bins, maximum=_MOST_BINS)
+    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
     probabilities = check_probabilities(probabilities, targets).double()
     confidence, label = probabilities.max(dim=1)
     confidence, order = confidence.sort()
@@ -110,7 +110,7 @@ def brier_score(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> 
     Returns:
         Score and parts.
     """
-    check_count("n_bins", n_bins, maximum=_MOST_BINS)
+    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
     forecast = check_probabilities(probabilities, targets).double()
     n, classes = forecast.shape
     happened = F.one_hot(targets, classes).to(forecast)

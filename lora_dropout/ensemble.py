@@ -97,7 +97,7 @@ def predict(
     check_count("max_rows", max_rows)
     need_masked_layers(model)
     with torch.no_grad(), _evaluating(model), use_masks(model, inference):
-        return torch.cat([call_model(model, part) for part in split_inputs(inputs, max_rows)])
+        return torch.cat([_outputs(model, part) for part in split_inputs(inputs, max_rows)])
 
 
 def split_inputs(inputs: Inputs, max_rows: int) -> list[Inputs]:
@@ -114,6 +114,16 @@ def split_inputs(inputs: Inputs, max_rows: int) -> list[Inputs]:
     return [map_inputs(lambda t, i=i: t[i : i + max_rows], inputs) for i in starts]  # type: ignore[misc]
 
 
+def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
+    outputs, size = call_model(model, inputs), batch_length(inputs)
+    if outputs.shape[:1] != (size,):
+        raise ValueError(
+            "inputs must hold one example along their first dimension for each output, got "
+            f"{size} and an output of shape {tuple(outputs.shape)}"
+        )
+    return outputs
+
+
 def _average(
     model: nn.Module, inputs: Inputs, masks: Masks, average: Average, max_rows: int
 ) -> Tensor:
@@ -123,7 +133,7 @@ def _average(
     for start in range(0, n, members):
         chosen = masks.gather(torch.arange(start, min(start + members, n)))
         with use_masks(model, chosen, rows=size * chosen.n_instances):
-            outputs = call_model(model, repeat_inputs(inputs, chosen.n_instances))
+            outputs = _outputs(model, repeat_inputs(inputs, chosen.n_instances))
         outputs = outputs.reshape(chosen.n_instances, size, *outputs.shape[1:])
         if average == "logits":
             part = outputs.sum(dim=0)

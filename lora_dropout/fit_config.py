@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lora_dropout.budget import RankBudget
-from lora_dropout.checks import check_choice, check_count, check_positive
+from lora_dropout.checks import check_choice, check_count, check_positive, check_type
 from lora_dropout.ensemble import Prediction
 from lora_dropout.objective import InstanceMode
 
@@ -79,6 +79,8 @@ class FitConfig:
             self._set("max_grad_norm", check_positive("max_grad_norm", self.max_grad_norm))
         if self.patience is not None:
             self._set("patience", check_count("patience", self.patience))
+        if self.rank_budget is not None:
+            check_type("rank_budget", self.rank_budget, RankBudget, "a RankBudget")
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("mode", self.mode, get_args(InstanceMode))
         check_choice("inference", self.inference, get_args(Prediction))

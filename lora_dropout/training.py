@@ -86,6 +86,7 @@ def fit(
     config = FitConfig() if config is None else config
     check_type("config", config, FitConfig, "a FitConfig")
     check_callable("loss_fn", loss_fn)
+    check_type("progress", progress, bool, "a bool")
     if checkpoint_folder is not None:
         checkpoint_folder = check_path("checkpoint_folder", checkpoint_folder)
     check_data("train", train)

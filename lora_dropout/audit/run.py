@@ -166,6 +166,7 @@ def audit(
         if targets.is_floating_point():
             raise ValueError(f"{name} must have class targets, got {targets.dtype}")
     # All before the retraining, which an error after it would waste.
+    check_type("progress", progress, bool, "a bool")
     if folder is not None:
         folder = check_path("folder", folder)
     if left_out is not None:

@@ -71,6 +71,7 @@ def sure_bound(loss_fn: LossFn) -> float | None:
     Returns:
         Its `bound`; None for a loss that declares none, such as cross-entropy.
     """
+    check_callable("loss_fn", loss_fn)
     bound = getattr(loss_fn, "bound", None)
     return None if bound is None else check_positive("loss_fn.bound", bound)
 

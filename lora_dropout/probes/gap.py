@@ -83,6 +83,9 @@ def generalization_gap(
 
     Returns:
         The gap.
+
+    Raises:
+        ValueError: If an example's loss is not finite.
     """
     check_count("seed", seed, minimum=0)
     confidence = check_confidence(confidence)
@@ -99,7 +102,14 @@ def generalization_gap(
             generator=torch.Generator().manual_seed(seed),
             average="logits" if targets.is_floating_point() else "probabilities",
         )
-        return example_losses(loss_fn, outputs, targets).double().cpu().numpy()
+        losses = example_losses(loss_fn, outputs, targets).double().cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            raise ValueError(
+                f"{name} must have finite losses, got {losses[bad[0]]} for example {bad[0]}"
+                f" of {name}, and {len(bad)} such in all"
+            )
+        return losses
 
     seen, fresh = losses_of("train", train), losses_of("held_out", held_out)
     risk, method = _risk(fresh, loss_fn, confidence)

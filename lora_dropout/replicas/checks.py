@@ -73,7 +73,9 @@ def check_loss(stack: Stack, inputs: Inputs, targets: Tensor, loss_fn: LossFn) -
         and (targets == _IGNORED).any()
     ):
         raise ValueError(
-            "targets must have no label -100: a mean over the labels left is none over examples"
+            "train must have no label -100 among its targets, got "
+            f"{int((targets == _IGNORED).sum())} of them: a mean over the labels left is none over "
+            "examples"
         )
     stack.model.eval()
     outputs = call_model(stack.model, map_inputs(lambda t: t[:_CHECKED], inputs))

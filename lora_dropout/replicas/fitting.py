@@ -88,6 +88,7 @@ def fit_replicas(
     check_callable("loss_fn", loss_fn)
     check_type("model", model, nn.Module, "a torch module")
     check_sequence("replicas", replicas, Replica)
+    check_type("progress", progress, bool, "a bool")
     if chunk_size is not None:
         check_count("chunk_size", chunk_size)
     if checkpoint_folder is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_dropout.checks import MOST, check_count
+from lora_dropout.checks import MOST, check_count, check_type
 from lora_dropout.tasks.vit import VisionTransformer
 
 Pair = tuple[Tensor, Tensor]
@@ -98,6 +98,7 @@ def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -
     """
     check_count("seed", seed, minimum=0)
     check_count("epochs", epochs, maximum=MOST)
+    check_type("progress", progress, bool, "a bool")
     images, labels = digits_source()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

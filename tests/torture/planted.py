@@ -81,7 +81,7 @@ FAULTS = (
     ),
     Fault(
         "Hoeffding's bound loses its factor 2",
-        "lora_bounds/generalization.py", "/ (2.0 * size), 1.0", "/ size, 1.0",
+        "lora_bounds/generalization.py", "ratio * (ratio / size) / 2.0", "ratio * (ratio / size)",
         ("tests/lora_bounds/test_generalization.py",),
     ),
     Fault(

@@ -6,10 +6,15 @@ import inspect
 import pkgutil
 import re
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import Phase, given, settings
 
 import lora_bounds
 import lora_dropout
+from lora_dropout.probes.ensemble_curve import squared_loss_law
+from lora_dropout.probes.gap import generalization_gap
 from tests.torture import (
     bounds_cases,
     command_cases,
@@ -19,7 +24,7 @@ from tests.torture import (
     probe_cases,
     readers,
 )
-from tests.torture.wild import Case, Tally, attack, attempt, lines, things
+from tests.torture.wild import Case, Tally, attack, attempt, elsewhere, lines, things
 
 BOUNDS = {case.name: case for case in bounds_cases.CASES}
 DROPOUT = {case.name: case for case in (*dropout_cases.CASES, *probe_cases.CASES)}
@@ -158,3 +163,83 @@ def test_a_call_that_does_not_end_is_stopped(monkeypatch):
             pass
 
     assert "took too long" in lines(_tried(forever))[0]
+
+
+def test_least_delta_of_a_huge_sample_is_a_number():
+    assert lora_bounds.least_delta(n=1.7e308, loss_range=1.0, empirical_risk=1.0) == 1.0
+
+
+@pytest.mark.parametrize("n_bins", [np.int64(3), np.array(3)])
+def test_numbers_of_bins_are_plain_or_refused(n_bins):
+    probabilities, targets = torch.full((4, 2), 0.5), torch.tensor([0, 1, 0, 1])
+    for name in ("expected_calibration_error", "adaptive_calibration_error", "brier_score"):
+        measure = getattr(lora_dropout, name)
+        if isinstance(n_bins, np.ndarray):
+            with pytest.raises(TypeError, match="n_bins must be an integer"):
+                measure(probabilities, targets, n_bins=n_bins)
+        else:
+            measured = measure(probabilities, targets, n_bins=n_bins)
+            assert measured == measure(probabilities, targets, n_bins=3)
+
+
+@pytest.mark.parametrize("progress", [np.zeros(2), "yes", None])
+def test_progress_is_a_bool(progress):
+    train = (torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(TypeError, match="progress must be a bool"):
+        lora_dropout.fit(dropout_cases.model(), train, progress=progress)
+    with pytest.raises(TypeError, match="progress must be a bool"):
+        lora_dropout.fit_replicas(
+            dropout_cases.model(), train, [lora_dropout.Replica()], progress=progress
+        )
+
+
+def test_labels_left_out_are_refused_by_the_name_of_the_argument():
+    train = (torch.randn(4, 4), torch.tensor([0, 1, -100, 0]))
+    with pytest.raises(ValueError, match=r"train must have no label -100.*got 1 of them"):
+        lora_dropout.fit_replicas(
+            dropout_cases.model(), train, [lora_dropout.Replica()], progress=False
+        )
+
+
+def test_a_gap_of_losses_that_are_no_numbers_is_refused():
+    model, targets = dropout_cases.model(), torch.tensor([0, 1, 2, 0])
+    good, bad = torch.randn(4, 4), torch.full((4, 4), float("nan"))
+    with pytest.raises(ValueError, match="held_out must have finite losses, got nan for example 0"):
+        generalization_gap(model, (good, targets), (bad, targets))
+
+
+def test_complex_targets_are_refused():
+    with pytest.raises(TypeError, match="targets must hold real numbers"):
+        squared_loss_law(torch.randn(4, 3), torch.randn(3, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("inference", ["ensemble", "mean", "raw"])
+def test_a_single_example_is_not_taken_for_a_batch(inference):
+    with pytest.raises(ValueError, match=r"inputs must (hold one example along|fit the model)"):
+        lora_dropout.predict(dropout_cases.model(), torch.randn(4), inference=inference)
+
+
+def _says_back(kind) -> bool:
+    """Whether it is a record of results, which takes what the functions that make it give it."""
+    record = dataclasses.is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, tuple))
+    return record and not hasattr(kind, "__post_init__")
+
+
+NAMED = {name: case for name, case in (BOUNDS | DROPOUT).items() if not _says_back(case.call)}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_argument_of_no_kind_is_refused_by_its_own_name(name):
+    """The wild arguments ask for the name of some argument; this, for that of the bad one."""
+    case = NAMED[name]
+
+    @settings(max_examples=1, derandomize=True, database=None, phases=[Phase.generate])
+    @given(case.valid)
+    def refused(valid):
+        for argument in sorted({*valid} - case.fixed):
+            with pytest.raises((TypeError, ValueError)) as caught, elsewhere():
+                case.call(**(valid | {argument: object()}))
+            named = rf"(?<![A-Za-z_]){re.escape(argument)}(?![A-Za-z_])"
+            assert re.search(named, str(caught.value)), (argument, str(caught.value)[:200])
+
+    refused()
