@@ -77,8 +77,20 @@ def fingerprint(data: Data) -> str:
     """
     inputs, targets = data
     named = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
+    return tensors_digest({**named, "targets": targets})
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of named tensors: equal if and only if all their bits are.
+
+    Args:
+        tensors: Name -> tensor, in any order.
+
+    Returns:
+        Hexadecimal digest of names, types, shapes and bytes.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for key, tensor in sorted({**named, "targets": targets}.items()):
+    for key, tensor in sorted(tensors.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()

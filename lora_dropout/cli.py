@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process unless given.
 
     Returns:
-        The exit status: 0 if all is well, 1 if runs of a comparison failed, 2 for a mistake in
-        arguments or data, 130 after Ctrl-C, 141 if the reader of the output has gone.
+        The exit status: 0 if all is well, 1 if runs of a comparison failed or `--replay` found a
+        difference, 2 for a mistake in arguments or data, 130 after Ctrl-C, 141 if the reader of the
+        output has gone.
     """
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is imported

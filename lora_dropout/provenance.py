@@ -16,8 +16,11 @@ def provenance() -> dict[str, Any]:
 
     Returns:
         Command line, commit (with `+changes` if the tree differs from it; None outside a
-        checkout), Python and library versions, processor.
+        checkout), Python and library versions, processor; `threads` and `cpu_capability` (the
+        vector instructions that torch uses), which can decide a sum's last bits.
     """
+    import torch
+
     return {
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "commit": _commit(),
@@ -25,6 +28,8 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
     }
 
 

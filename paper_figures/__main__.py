@@ -9,12 +9,15 @@ from lora_dropout.engines import ENGINES
 from paper_figures.figure import Context, Missing, Training, render
 from paper_figures.index import write_index
 from paper_figures.registry import figures
+from paper_figures.replay import replay
 
 PROFILES = {
     "quick": "a small transformer on digits, and exact results: minutes on two cores",
     "lm": "a pretrained encoder, from the results of `lora-dropout compare` on file",
     "paper": "the paper's models and tasks, from such results",
 }
+
+_OUT = Path("results")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error(f"--jobs must be at least 1, got {options.jobs}")
     if options.seeds is not None and options.seeds < 2:
         _parser().error(f"--seeds must be at least 2, got {options.seeds}")
+    if options.replay is not None:
+        return _replay(options)
     names = options.names if options.names not in ([], ["all"]) else list(known)
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -43,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training = Training()
     if options.seeds is not None:
         training = training._replace(seeds=tuple(range(options.seeds)))
-    context = Context(options.out, options.profile, training, options.jobs, options.engine)
+    context = Context(
+        options.out or _OUT, options.profile or "quick", training, options.jobs, options.engine
+    )
     return _run(names, context)
 
 
@@ -66,6 +73,19 @@ def _run(names: Sequence[str], context: Context) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace) -> int:
+    if options.names or options.seeds is not None or options.profile is not None:
+        _parser().error("--replay: figure, --seeds and --profile are the record's, leave them out")
+    try:
+        return replay(options.replay, out=options.out, jobs=options.jobs, engine=options.engine)
+    except ValueError as error:
+        print(f"paper_figures: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; with --out, the same command goes on", file=sys.stderr)
+        return 130
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m paper_figures",
@@ -77,11 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile",
         choices=tuple(PROFILES),
-        default="quick",
-        help="; ".join(f"{name}: {text}" for name, text in PROFILES.items()),
+        help="; ".join(f"{name}: {text}" for name, text in PROFILES.items()) + " (quick)",
     )
     parser.add_argument("--seeds", type=int, help="training seeds (default: 6)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder (%(default)s)")
+    parser.add_argument("--out", type=Path, help=f"folder ({_OUT})")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: all processors)")
     parser.add_argument(
         "--engine",
@@ -89,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
         default="local",
         help="where: worker processes here, or a Ray cluster (RAY_ADDRESS, else one on this "
         "machine) (%(default)s)",
+    )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="RESULT",
+        help="train and draw the figure of this JSON file again (in --out, or a temporary folder), "
+        "and compare all numbers; exit status 1 if one differs",
     )
     return parser
 

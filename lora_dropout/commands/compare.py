@@ -2,13 +2,19 @@
 
 import argparse
 import itertools
+import json
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lora_dropout.commands.options import add_options, read_settings
+from lora_dropout.commands.replaying import add_replay, read_recorded, recorded_settings
 from lora_dropout.commands.settings import CompareSettings
+from lora_dropout.replay import report
 
+_REPLAY_OPTIONS = ("model", "data", "trust_remote_code", "output")
 _TUNING_SEED = 10_000  # seeds of the tuning runs begin here: no reported run has one of them
 
 EXAMPLES = """examples:
@@ -17,6 +23,7 @@ EXAMPLES = """examples:
       --seeds 5 --max-length 64 --mode grouped --output runs/sst2          minutes on a CPU
   lora-dropout compare --config rte.yaml --dropout 0.3 0.5 0.7 --ordinary-dropout 0.05 0.1 0.3
   lora-dropout compare --config rte.yaml --engine ray --jobs 16 --gpus-per-run 1
+  lora-dropout compare --replay runs/rte --output runs/again     does it come out the same?
 
 Plain LoRA, PEFT's own lora_dropout, and LoRA Dropout (predicting as ensemble, mean and raw). Each
 method's learning rate, and its dropout rate where several are given, is the best on a validation
@@ -39,18 +46,45 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, CompareSettings)
+    add_replay(parser, "compare.json", _REPLAY_OPTIONS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is missing, print and write the table.
+    """Run what is missing, print and write the table; or compare with an earlier table.
 
     Args:
         arguments: The parsed options.
 
     Returns:
-        Exit status: 0, or 1 if runs failed; the others are kept.
+        Exit status: 0, or 1 if runs failed (the others are kept) or `--replay` found a difference.
     """
-    settings = read_settings(CompareSettings, arguments)
+    if arguments.replay is not None:
+        return _replay(arguments)
+    table = _compare(read_settings(CompareSettings, arguments))
+    if table is not None:
+        print(table)
+    return int(table is None)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    path, recorded = read_recorded(arguments.replay, "compare.json")
+    with tempfile.TemporaryDirectory() as folder:
+        # Where runs are computed changes nothing of them.
+        changed = {"output": Path(folder), "engine": "local", "gpus_per_run": 0.0}
+        settings = recorded_settings(
+            CompareSettings, arguments, path, recorded, allowed=_REPLAY_OPTIONS, **changed
+        )
+        if settings.output.resolve() == path.parent.resolve():
+            raise ValueError(
+                f"--output must be another folder than the record's, got {path.parent}"
+            )
+        if _compare(settings) is None:
+            return 1
+        repeated = json.loads((settings.output / "compare.json").read_text(encoding="utf-8"))
+    return report(path, recorded, repeated)
+
+
+def _compare(settings: CompareSettings) -> str | None:
     from lora_dropout.commands import compare_report
     from lora_dropout.commands.compare_runs import (
         check_run_data,
@@ -95,13 +129,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"lora-dropout: {error}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
-        return 1
+        return None
     runs = [
         {"method": method, "seed": cell["seed"], **value}
         for (method, cell), value in zip(final, values, strict=True)
     ]
-    print(compare_report.write(settings, tuning, chosen, runs))
-    return 0
+    return compare_report.write(settings, tuning, chosen, runs)
 
 
 def candidates(settings: CompareSettings) -> Iterator[dict[str, Any]]:

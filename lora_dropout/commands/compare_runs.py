@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
 
+from lora_dropout.checkpoint import tensors_digest
 from lora_dropout.commands import models
 from lora_dropout.commands.card import plain
 from lora_dropout.commands.data import draw, load_run
@@ -111,7 +112,8 @@ def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `results`: way to predict -> split -> metrics, `train` among the splits; `seconds` of the
         training; `peak_bytes`, on a GPU the most allocated, else the most resident memory of the
-        process (Linux; None elsewhere); `n_train`, `steps`, `share_truncated`, `overlap_left_out`.
+        process (Linux; None elsewhere); `n_train`, `steps`, `share_truncated`, `overlap_left_out`;
+        `adapter_digest` of the trained weights.
     """
     with warnings.catch_warnings():
         ignore_library_warnings()
@@ -175,6 +177,7 @@ def _run(cell: Mapping[str, Any]) -> dict[str, Any]:
         trainer.train()
         seconds = time.perf_counter() - start
     peak = _peak()
+    digest = tensors_digest({name: p for name, p in model.named_parameters() if p.requires_grad})
     measured = {"validation": validation} if cell["tuning"] else data.dev
     # The ensemble is what the method is: settings are chosen by it alone.
     ways = ("ensemble",) if cell["tuning"] else ("ensemble", "mean", "raw")
@@ -209,6 +212,7 @@ def _run(cell: Mapping[str, Any]) -> dict[str, Any]:
             "steps": trainer.state.global_step,
             "share_truncated": truncated,
             "overlap_left_out": data.overlap,
+            "adapter_digest": digest,
         }
     )
 

@@ -111,6 +111,23 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         raise ValueError(f"--config: {path} must hold key: value lines")
+    return checked_values(cls, content, source=f"--config: {path}")
+
+
+def checked_values(cls: type, content: Mapping[Any, Any], *, source: str) -> dict[str, Any]:
+    """Settings as a YAML or JSON file has them, as those that a settings class takes.
+
+    Args:
+        cls: A dataclass with fields made by `option`.
+        content: Name of a setting, with hyphens or underscores -> value.
+        source: Of the content; messages begin with it.
+
+    Returns:
+        Name of a field -> value of its type.
+
+    Raises:
+        ValueError: If a key is unknown or a value of another kind.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints, values = get_type_hints(cls), {}
     for key, value in content.items():
@@ -118,7 +135,7 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
         if name not in fields:
             close = get_close_matches(name, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"--config: {path}: unknown key {short(str(key))}{hint}")
+            raise ValueError(f"{source}: unknown key {short(str(key))}{hint}")
         try:
             values[name] = _from_yaml(name, value, hints[name])
             choices = fields[name].metadata["choices"]
@@ -126,7 +143,7 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
                 allowed = ", ".join(choices)
                 raise ValueError(f"{flag_of(name)} must be one of {allowed}, got {short(value)}")
         except ValueError as error:
-            raise ValueError(f"--config: {path}: {error}") from error
+            raise ValueError(f"{source}: {error}") from error
     return values
 
 

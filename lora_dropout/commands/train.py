@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from lora_dropout.commands.options import add_options, read_settings
+from lora_dropout.commands.replaying import add_replay, read_recorded, recorded_settings
 from lora_dropout.commands.settings import TrainSettings
+from lora_dropout.replay import recorded_threads, report
 
+_REPLAY_OPTIONS = ("model", "data", "trust_remote_code")
 EXAMPLES = """examples:
   lora-dropout train --model microsoft/deberta-v3-base --task mrpc --output runs/mrpc
   lora-dropout train --model bert-base-uncased --task rte --data glue/ --output runs/rte \\
@@ -17,6 +21,7 @@ EXAMPLES = """examples:
   lora-dropout train --model meta-llama/Llama-2-7b-hf --task instructions --output runs/alpaca \\
       --precision bf16 --gradient-checkpointing --mode grouped --report-to tensorboard
   accelerate launch -m lora_dropout.cli train --config mrpc.yaml          several GPUs
+  lora-dropout train --replay runs/mrpc                 does it come out the same, bit by bit?
 
 --output gets an ordinary PEFT adapter (plain PEFT computes the mean network from it), run.json
 with settings and results, README.md, and checkpoints for --resume.
@@ -37,17 +42,20 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, TrainSettings)
+    add_replay(parser, "run.json", _REPLAY_OPTIONS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, or say what would be trained.
+    """Train, or say what would be trained, or train again.
 
     Args:
         arguments: The parsed options.
 
     Returns:
-        Exit status 0.
+        Exit status: 0, or 1 if `--replay` found a difference.
     """
+    if arguments.replay is not None:
+        return _replay(arguments)
     settings = read_settings(TrainSettings, arguments)
     if settings.dry_run:
         print(dry_run(settings))
@@ -59,6 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{split} ({record['inference']}): {shown}")
         print(f"adapter, run.json and README.md are in {settings.output}")
     return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    path, recorded = read_recorded(arguments.replay, "run.json")
+    with tempfile.TemporaryDirectory() as folder, recorded_threads(recorded):
+        settings = recorded_settings(
+            TrainSettings,
+            arguments,
+            path,
+            recorded,
+            allowed=_REPLAY_OPTIONS,
+            output=Path(folder),
+            resume=False,
+            report_to=("none",),
+            dry_run=False,
+        )
+        repeated = train(settings)
+    return 0 if repeated is None else report(path, recorded, repeated)
 
 
 def train(settings: TrainSettings) -> dict[str, Any] | None:
@@ -76,6 +102,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     import torch
     from transformers.trainer_utils import get_last_checkpoint
 
+    from lora_dropout.checkpoint import tensors_digest
     from lora_dropout.commands import models
     from lora_dropout.commands.card import write_run
     from lora_dropout.commands.data import draw, load_run
@@ -159,7 +186,8 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         tokens = task.encode(split, tokenizer, max_length=length, order=order)
         truncated[name] = tokens.share_truncated
         results[name] = measure(model, task, tokenizer, tokens, split, **options)
-    report = models.trainable_report(model)
+    parameters = models.trainable_report(model)
+    digest = tensors_digest({name: p for name, p in model.named_parameters() if p.requires_grad})
     detach(model, fold=True)
     if settings.adapter == "adalora":
         # Pruned triplets stay as zeros: cut to their ranks, PEFT loads them at another scale.
@@ -178,8 +206,10 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
             "train_loss": trainer.state.log_history[-1].get("train_loss"),
             "steps": trainer.state.global_step,
             "seconds": seconds,
-            "trainable": report["trainable"],
-            "total": report["total"],
+            "trainable": parameters["trainable"],
+            "total": parameters["total"],
+            "adapter_digest": digest,
+            "processes": _processes(),
             "device": str(next(model.parameters()).device),
             "peak_gpu_bytes": (
                 torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

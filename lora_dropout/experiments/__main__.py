@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -11,6 +13,7 @@ from typing import Any
 
 from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.provenance import provenance
+from lora_dropout.replay import read_result, recorded_threads, report
 
 NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_ensemble", "digits_bounds")
 
@@ -47,6 +50,41 @@ def measure(
     return path
 
 
+def replay(path: Path, *, work: Path) -> int:
+    """Run the experiment of a result again and print what differs.
+
+    Args:
+        path: `<name>.json` of an earlier `measure`.
+        work: Folder of unfinished runs; a stopped repetition goes on.
+
+    Returns:
+        Exit status: 0 if all values are the same to the last bit, else 1.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or is of no experiment that there is.
+    """
+    name = path.stem
+    if name not in NAMES:
+        raise ValueError(f"--replay: {path} is named after no experiment of {', '.join(NAMES)}")
+    recorded = read_result(path, "settings", "values")
+    digest = recorded.get("digest")
+    if digest != json_digest({k: v for k, v in recorded.items() if k != "digest"}):
+        raise ValueError(f"--replay: {path} is damaged: its content is not that of its digest")
+    settings = recorded["settings"]
+    try:
+        chosen = import_module(f"lora_dropout.experiments.{name}").Settings(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        )
+    except TypeError as error:
+        raise ValueError(f"--replay: {path} is of other settings: {error}") from error
+    again = work / "replay"
+    with tempfile.TemporaryDirectory() as folder, recorded_threads(recorded):
+        found = measure(name, out=Path(folder), work=again, settings=chosen)
+        repeated = json.loads(found.read_text())
+    shutil.rmtree(again / name, ignore_errors=True)  # else the next one would only read it
+    return report(path, recorded, repeated)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -61,11 +99,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train and measure; unfinished runs resume.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (all)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument("--out", type=Path, help="folder of the JSON files")
     parser.add_argument(
         "--work", type=Path, default=Path("results/experiments"), help="folder of unfinished runs"
     )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="RESULT",
+        help="run the experiment of this JSON file again and compare; exit status 1 if a value "
+        "differs",
+    )
     arguments = parser.parse_args(argv)
+    if (arguments.out is None) == (arguments.replay is None):
+        parser.error("give --out, a folder, or --replay, a result")
+    if arguments.replay is not None:
+        if arguments.names:
+            parser.error("--replay names its experiment, leave NAME out")
+        try:
+            return replay(arguments.replay, work=arguments.work)
+        except ValueError as error:
+            print(f"lora_dropout.experiments: {error}", file=sys.stderr)
+            return 2
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"no experiment {unknown}; known: {', '.join(NAMES)}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -358,6 +359,70 @@ def test_adalora_prunes_to_its_budget(bert: Path, glue: Path, tmp_path: Path) ->
     assert kept and sum(kept) < full
 
 
+def tampered(path: Path, folder: Path, *way: str | int) -> Path:
+    """A copy of a record, with a recorded number changed in its last bit."""
+    content = json.loads(path.read_text())
+    *keys, last = way
+    inner = content
+    for key in keys:
+        inner = inner[key]
+    inner[last] = math.nextafter(inner[last], 1)
+    copy = folder / path.name
+    copy.write_text(json.dumps(content))
+    return copy
+
+
+def test_train_replays(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The record itself, with its weights; then a record with one bit changed."""
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert cli.main(["train", "--replay", str(trained)]) == 0
+    assert "repeated to the last bit" in capsys.readouterr().out.splitlines()[-1]
+    changed = tampered(trained / "run.json", tmp_path, "results", "dev", "loss")
+    assert cli.main(["train", "--replay", str(changed)]) == 1
+    *_, first, last = (x for x in capsys.readouterr().out.splitlines() if "provenance" not in x)
+    assert first.startswith("results.dev.loss: ") and "relative difference 1" in first
+    assert last.startswith("differs: 1 of ") and str(changed) in last
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_the_digest_of_a_record_is_that_of_the_weights(
+    trained: Path, bert: Path, glue: Path, tmp_path: Path
+) -> None:
+    found = record(trained)
+    assert len(found["adapter_digest"]) == 32 and found["processes"] == 1
+    assert found["provenance"]["threads"] == torch.get_num_threads()
+    again = tmp_path / "run"
+    options = train_options(bert, glue, again, "--no-rescale", "--seed", "1", "--epochs", "0.1")
+    assert cli.main(options) == 0
+    assert record(again)["adapter_digest"] != found["adapter_digest"]
+
+
+@pytest.mark.parametrize(
+    ("more", "change", "message"),
+    [
+        (["--rank", "2"], {}, "--replay: the settings are the record's, besides --model, --data"),
+        (["--config", "a.yaml"], {}, "got --config"),
+        (["--data", "/nowhere"], {}, "give --data: --data: there is no /nowhere"),
+        ([], {"rank": "two"}, "run.json: --rank must be an integer, got 'two'"),
+        ([], {"rank": 0}, "run.json: --rank must be at least 1, got --rank=0"),
+        ([], {"rang": 8}, "run.json: unknown key 'rang'; did you mean 'rank'?"),
+        ([], {"trust_remote_code": True}, "add --trust-remote-code to run it again"),
+        ([], None, "cannot be repeated without its settings, got None"),
+    ],
+)
+def test_bad_replays(
+    more: list[str], change: dict[str, Any] | None, message: str, trained: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    content = record(trained)
+    content["settings"] = None if change is None else content["settings"] | change
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert cli.main(["train", "--replay", str(tmp_path), *more]) == 2
+    assert message in capsys.readouterr().err
+    assert cli.main(["compare", "--replay", str(tmp_path / "none.json"), *more]) == 2
+    assert "none.json: No such file" in capsys.readouterr().err
+
+
 # compare
 
 
@@ -445,6 +510,26 @@ def test_compare_resumes(
     plain, resumed = ([{k: v for k, v in r.items() if k not in costs} for r in b] for b in both)
     assert plain == resumed
     capsys.readouterr()
+
+
+def test_compare_replays(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder that has most of the runs, as if it had been stopped."""
+    done, last = tmp_path / "again" / "runs", sorted((compared / "runs").iterdir())[-1]
+    shutil.copytree(compared / "runs", done)
+    (done / last.name).unlink()
+    before = (compared / "compare.json").read_bytes()
+    again = ["--output", str(tmp_path / "again")]
+    assert cli.main(["compare", "--replay", str(compared), *again]) == 0
+    assert (done / last.name).is_file()
+    assert "repeated to the last bit" in capsys.readouterr().out
+    changed = tampered(compared / "compare.json", tmp_path, "rows", 3, "loss")
+    assert cli.main(["compare", "--replay", str(changed), *again]) == 1
+    assert "rows[3].loss: " in capsys.readouterr().out
+    assert cli.main(["compare", "--replay", str(compared), "--output", str(compared)]) == 2
+    assert "--output must be another folder than the record's" in capsys.readouterr().err
+    assert (compared / "compare.json").read_bytes() == before
 
 
 def test_compare_never_tunes_on_dev(

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,69 @@ def test_a_second_run_draws_the_same_without_training(
         before = {e: (context.out / f"{name}.{e}").read_bytes() for e in ("csv", "png", "pdf")}
         render(figures()[name], context)
         assert {e: (context.out / f"{name}.{e}").read_bytes() for e in before} == before
+
+
+def test_a_figure_replays(
+    drawn: tuple[Context, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the record's settings: its finished cells are all that it needs."""
+
+    def no_training(cell: Any, **_: Any) -> None:
+        raise AssertionError("other settings than the record's")
+
+    monkeypatch.setattr(tuned_runs, "run_cell", no_training)
+    monkeypatch.setattr(style, "SAVE_DPI", 40)
+    out, again = drawn[0].out, tmp_path / "again"
+    shutil.copytree(out / "cells", again / "cells")
+    record = tmp_path / "fig1_losses.json"
+    for name in ("fig1_losses.json", "fig1_losses.csv", "fig1_losses_table.csv"):
+        shutil.copy(out / name, tmp_path / name)
+    command = ["--replay", str(record), "--out", str(again)]
+    assert main(command) == 0
+    assert "repeated to the last bit" in capsys.readouterr().out
+    table = tmp_path / "fig1_losses_table.csv"
+    number = read(table)[0]["test_loss"]
+    table.write_text(table.read_text().replace(number, repr(math.nextafter(float(number), 9))))
+    assert main(command) == 1
+    assert capsys.readouterr().out.startswith("table[0].test_loss: ")
+    record.write_text(record.read_text().replace('"epochs": 2', '"epochs": 2.5'))
+    assert main(command) == 2
+    assert "fig1_losses.json is damaged: training has epochs=2.5" in capsys.readouterr().err
+
+
+def test_a_replay_computes_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "equivalence", "--out", str(tmp_path)]) == 0
+    record = tmp_path / "equivalence.json"
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(["--replay", str(record)]) == 0
+    assert capsys.readouterr().out.startswith("identical: ")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for change, message in (
+        ({"profile": "lm"}, r"profile must be one of \('quick',\), got 'lm'"),
+        ({"training": {"epochs": True}}, "training has epochs=True"),
+        ({"training": {"seed": 1}}, "training has seed=1"),
+        ({"training": {"seeds": []}}, r"training has seeds=\[\]"),
+        ({"provenance": None}, "cannot be repeated without its provenance"),
+    ):
+        record.write_text(json.dumps(json.loads(before[record]) | change))
+        assert main(["--replay", str(record)]) == 2
+        assert re.search(message, capsys.readouterr().err)
+    record.write_bytes(before[record])
+    assert main(["--replay", str(record), "--out", str(tmp_path)]) == 2
+    assert "--out must be another folder than the record's" in capsys.readouterr().err
+    (tmp_path / "equivalence.csv").unlink()
+    assert main(["--replay", str(record)]) == 2
+    assert "equivalence.csv" in capsys.readouterr().err
+    (tmp_path / "no_such.json").write_bytes(before[record])
+    (tmp_path / "no_such.csv").write_text("a\n1\n")
+    assert main(["--replay", str(tmp_path / "no_such.json")]) == 2
+    assert "no_such.json is named after no figure" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--replay", str(record), "--seeds", "3"])
 
 
 def test_the_table_of_fig_1_is_the_summary_of_its_curves(

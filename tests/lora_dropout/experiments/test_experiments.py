@@ -1,6 +1,7 @@
 """The experiments at a tiny scale: shapes, files, and that nothing is trained twice."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lora_dropout.experiments import (
     digits_stability,
 )
 from lora_dropout.experiments.__main__ import main, measure
+from lora_dropout.files import json_digest
 
 TINY: dict[str, Any] = {"steps": 2, "n_instances": 2, "pretrain_epochs": 1}
 
@@ -48,6 +50,49 @@ def test_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Chunk, "train_epoch", no_pass)
     again = measure("digits_rates", out=tmp_path, work=tmp_path / "work", settings=settings)
     assert json.loads(again.read_text())["values"] == content["values"]
+
+
+def test_a_result_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = digits_rates.Settings(rates=(0.5,), label_noise=(0.4,), seeds=2, n=8, **TINY)
+    path = measure("digits_rates", out=tmp_path, work=tmp_path / "work", settings=settings)
+    before, work = path.read_bytes(), ["--work", str(tmp_path / "work")]
+    assert main(["--replay", str(path), *work]) == 0
+    assert "repeated to the last bit" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    assert not list((tmp_path / "work" / "replay").iterdir())  # the next one trains anew
+    content = json.loads(before)
+    content["values"]["test_loss_mean"][0][1][0] += 1e-9
+    path.write_text(json.dumps(content))
+    assert main(["--replay", str(path), *work]) == 2
+    assert "digits_rates.json is damaged: its content is not" in capsys.readouterr().err
+    del content["digest"]
+    path.write_text(json.dumps(content | {"digest": json_digest(content)}))
+    assert main(["--replay", str(path), *work]) == 1
+    assert capsys.readouterr().out.startswith("values.test_loss_mean[0][1][0]: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("no_such", {}, "is named after no experiment of digits_rates"),
+        ("digits_rates", {"rats": []}, "is of other settings: .*'rats'"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(
+    name: str, settings: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"{name}.json"
+    content = {"settings": settings, "values": {}, "provenance": {}}
+    path.write_text(json.dumps(content | {"digest": json_digest(content)}))
+    assert main(["--replay", str(path)]) == 2
+    assert re.search(f"{name}.json {message}", capsys.readouterr().err)
+    for arguments, said in (
+        (["--replay", str(path), "digits_rates"], "leave NAME out"),
+        ([], "give --out, a folder, or --replay"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert said in capsys.readouterr().err
 
 
 def test_sizes_and_stability(tmp_path: Path) -> None:
