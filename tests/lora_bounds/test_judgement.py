@@ -1,6 +1,7 @@
 """Judgements: the unfavourable end decides, and nothing excuses a bound whose premises all hold."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,47 @@ def test_a_contradiction_is_loud_and_first() -> None:
     assert "!!!" not in judgement_table([good])
 
 
+def test_the_table_word_for_word() -> None:
+    judged = {"confidence": 1.0, "empirical_risk": 0.1}
+    bad = judge(BOUND, risk=(0.5, 0.6), facts=ALL, name="a", **judged)
+    good = judge(BOUND, risk=(0.1, 0.2), facts=ALL | {"unseen data": False}, **judged)
+    open_ = judge(BOUND, risk=(0.0, 0.1), facts=ALL | {"unseen data": None}, name="b", **judged)
+    assert judgement_table([good, bad, open_]).split("\n") == [
+        "!!! a IS CONTRADICTED: the risk exceeds 0.1387 although every assumption was found to "
+        "hold (by chance with probability at most 0.05). This is a bug or a discovery.",
+        "bound         value    gap <=    ratio  status",
+        "Hoeffding     0.139    0.0387    0.774  holds",
+        "           violated: unseen data",
+        "a             0.139    0.0387    0.086  CONTRADICTED",
+        "b             0.139    0.0387      inf  holds",
+        "           unchecked: unseen data",
+    ]
+    assert judgement_table([]) == "bound     value    gap <=    ratio  status"
+
+
+def test_a_bound_that_is_just_met_holds() -> None:
+    assert _status(BOUND.value, 0.5) is Status.HOLDS
+
+
+def test_what_a_bound_knew_of_its_assumptions_is_kept() -> None:
+    known = judge(BOUND, empirical_risk=0.1, risk=(0, 0.1), confidence=1, facts=ALL)
+    result = replace(BOUND, assumptions=known.assumptions)
+    seen = judge(result, empirical_risk=0.1, risk=(0, 0.1), confidence=1)
+    assert seen.unchecked == ()
+    assert seen.confidence == BOUND.confidence == 0.95
+
+
+def test_chance_is_a_probability_and_a_gap_of_zero_has_no_ratio() -> None:
+    weak = hoeffding(n=10**6, delta=0.9, empirical_risk=0.1, loss_range=1.0)
+    assert judge(weak, empirical_risk=0.1, risk=(0.5, 0.6), confidence=0.1).chance == 1.0
+    assert math.isinf(judge(BOUND, empirical_risk=0.125, risk=(0, 0.25), confidence=1).ratio)
+
+
 def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"risk must have 2 entries, got risk of shape"):
+        judge(BOUND, empirical_risk=0.1, risk=(0, 0.5, 1), confidence=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"empirical_risk must be in \[0, inf\), got .*=-1"):
+        judge(BOUND, empirical_risk=-1, risk=(0, 1), confidence=1)
     with pytest.raises(ValueError, match=r"risk must be an interval .* got risk=\(0.5, 0.1\)"):
         judge(BOUND, empirical_risk=0.1, risk=(0.5, 0.1), confidence=1)
     with pytest.raises(ValueError, match=r"confidence must be in \[0, 1\], got confidence=2"):

@@ -164,3 +164,47 @@ def test_bad_input() -> None:
         masked_update(torch.zeros(2, 4, device="meta"), A, B, mask=None, scaling=1.0)
     with pytest.raises(ValueError, match="empty mask of law 'rank'"):
         masked_update(torch.zeros(2, 4).double(), A, B, mask=LayerMask("rank", 1), scaling=1.0)
+
+
+_X, _A, _B = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(3, 2)
+_MASK = draw("row_column", 0.5, Shape(3, 4, 2), 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"x": 1}, "x must be a dense tensor, got x=1"),
+        ({"A": "a"}, "A must be a dense tensor, got A='a'"),
+        ({"B": None}, "B must be a dense tensor, got B=None"),
+        ({"x": _X.to_sparse()}, "x must be a dense tensor, got x=float32 tensor of shape (2, 4)"),
+        ({"A": _A.to_sparse()}, "A must be a dense tensor, got A=float32 tensor of shape (2, 4)"),
+        ({"B": _B.to_sparse()}, "B must be a dense tensor, got B=float32 tensor of shape (3, 2)"),
+        ({"A": _A[0]}, "A must have 2 dimensions, got A=float32 tensor of shape (4,)"),
+        ({"B": _B[None]}, "B must have 2 dimensions, got B=float32 tensor of shape (1, 3, 2)"),
+        ({"B": _B.T}, "B must have 2 columns, got B=float32 tensor of shape (2, 3)"),
+        (
+            {"x": _X.double(), "B": _B.half()},
+            "x, A and B must be of one type, got {'x': torch.float64, 'A': torch.float32, "
+            "'B': torch.float16}",
+        ),
+        ({"x": _X.double()}, "x, A and B must be of one type"),
+        ({"scaling": "2"}, "scaling must be a real number, got scaling='2'"),
+        ({"mask": 0.5}, "mask must be a LayerMask or None, got mask=0.5"),
+        ({"mask": _MASK.gather(torch.arange(0))}, "mask must have a draw, got mask of n_instan"),
+        (
+            {"mask": draw("row_column", 0.5, Shape(5, 4, 2), 2, 0)},
+            "mask must fit A and B: masks must fit the model: layer '' needs rows of shape (2, 3)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(changed: dict[str, object], error: str) -> None:
+    arguments = {"x": _X, "A": _A, "B": _B, "mask": _MASK, "scaling": 1.0} | changed
+    with pytest.raises((TypeError, ValueError)) as caught:
+        masked_update(**arguments)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(error)
+
+
+def test_autocast_may_mix_types() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        out = masked_update(_X.bfloat16(), _A, _B, mask=None, scaling=1.0)
+    assert out.dtype == torch.bfloat16

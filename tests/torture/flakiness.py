@@ -17,11 +17,11 @@ KEPT = ROOT / "build" / "flakiness"
 def run(long: bool) -> Iterable[Row]:
     """Run it `RUNS` times (short: the tests of the bounds, twice); go on where it was stopped."""
     counts = ["-n", "auto", "--dist", "worksteal"] if long else ["tests/lora_bounds", "-x"]
-    found = {}
+    found, commit = {}, _commit()  # of the copy, whatever becomes of the tree meanwhile
     with tempfile.TemporaryDirectory() as folder:
         root = copy_project(Path(folder) / "project")
         for seed in range(RUNS if long else 2):
-            kept = KEPT / f"{_commit()}-{seed}.json"
+            kept = KEPT / f"{commit}-{seed}.json"
             if long and kept.is_file():
                 found[seed] = json.loads(kept.read_text())
                 continue
