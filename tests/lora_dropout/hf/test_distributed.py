@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from lora_dropout import ensemble_predict, sample_masks, use_masks
@@ -15,41 +16,71 @@ from lora_dropout.hf import attach
 from lora_dropout.hf.trainer import step_seeds
 from tests.lora_dropout.hf.models import batch, peft_model
 from tests.lora_dropout.hf.test_trainer import ROUTE, counted, gradients, reference, same
-from tests.lora_dropout.hf.two_ranks import FSDP_SEEDS, RUNS
+from tests.lora_dropout.hf.two_ranks import CASES, FSDP_SEEDS, RUNS
 from tests.lora_dropout.strategies import close, generator
 from tests.lora_dropout.tasks.tiny import save_tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[3]
 LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    "torchrun": ["torch.distributed.run", "--nproc-per-node=2"],
     "accelerate": [
         "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
         "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
     ],
 }  # fmt: skip
+# Torchrun's `--standalone`, which accelerate does not have: it looks for a free port, closes it,
+# and finds it taken a little later when others are at work.
+STANDALONE = {"PET_STANDALONE": "1"}
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
+    """What the ranks left on disk; each launcher runs once, whoever asks first, in any order."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder = common / f"two-ranks-{request.param}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "status").exists():
+            folder.mkdir()
+            status = launch(request.param, folder)
+            (folder / "status").write_text(str(status))
+    assert (folder / "status").read_text() == "0", (folder / "output").read_text()[-4000:]
+    return folder
+
+
+def launch(launcher: str, folder: Path) -> int:
     save_tiny_bert(folder / "bert")
     for name, size in (("train", 16), ("dev", 4)):
         lines = [f"{name} {number}\t{number % 2}" for number in range(size)]
         text = "\n".join(["sentence\tlabel", *lines]) + "\n"
         (folder / f"{name}.tsv").write_text(text)
-    command = [sys.executable, "-m", *LAUNCHERS[request.param]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    script = [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
-    done = subprocess.run(
-        [*command, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    command = [sys.executable, "-m", *LAUNCHERS[launcher], f"--max_restarts={len(CASES)}"]
+    command += [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
+    environment = {**os.environ, **STANDALONE, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (
+        open(folder / "output", "w") as output,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            return process.wait(timeout=240)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # not killed: it stops its ranks
+            return process.wait()
+
+
+def check_case(folder: Path, name: str) -> None:
+    """Fails with the traceback of the case's ranks, if there is one."""
+    tracebacks = [path.read_text() for path in sorted(folder.glob(f"{name}.failed-*"))]
+    assert not tracebacks, "\n".join(tracebacks)
 
 
 @pytest.mark.parametrize(("shape", "mode"), RUNS)
 def test_ranks(folder: Path, shape: str, mode: str) -> None:
+    check_case(folder, f"{shape}-{mode}")
     ranks = [torch.load(folder / f"{shape}-{mode}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     model = attach(peft_model(shape), n_instances=2).train()
     first = min(layer for layer in sample_masks(model).layers)
@@ -77,6 +108,7 @@ def test_ranks(folder: Path, shape: str, mode: str) -> None:
 
 @pytest.mark.parametrize(("shape", "mode"), RUNS)
 def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> None:
+    check_case(folder, f"{shape}-{mode}")
     state = torch.load(folder / f"{shape}-{mode}-0.pt", weights_only=True)
     model = attach(peft_model(shape), n_instances=2).eval()
     model.load_state_dict(state["weights"], strict=False)
@@ -89,6 +121,7 @@ def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> N
 
 
 def test_the_command_shares_its_data_among_ranks(folder: Path) -> None:
+    check_case(folder, "command")
     found = json.loads((folder / "command" / "run.json").read_text())
     assert found["n_train"] == 16 and found["steps"] == 2  # batches of 4, two at a time
     assert {"loss", "accuracy"} < set(found["results"]["dev"])
@@ -96,6 +129,7 @@ def test_the_command_shares_its_data_among_ranks(folder: Path) -> None:
 
 def test_sharded_ranks(folder: Path) -> None:
     """FSDP: the gradients of the mean over both ranks' losses, each under its own masks."""
+    check_case(folder, "fsdp")
     model = attach(peft_model("llama"), n_instances=2).train()
     parts = [batch("llama", 4, seed=rank) for rank in (0, 1)]
     losses = [run_masked(model, part, seeds) for part, seeds in zip(parts, FSDP_SEEDS, strict=True)]

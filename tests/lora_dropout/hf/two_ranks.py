@@ -1,6 +1,14 @@
-"""What `test_distributed.py` starts twice: one optimiser step, and what each rank saw, on disk."""
+"""What `test_distributed.py` launches: its cases in turn, and on disk what each rank saw.
 
+A case that fails leaves its traceback and ends the process; the launcher then starts both ranks
+again, for the cases that have not begun yet.
+"""
+
+import os
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,34 +52,34 @@ class Recorder(LoRADropoutTrainer):
         return masks
 
 
-def main(folder: Path) -> None:
-    for shape, mode in RUNS:
-        model = attach(peft_model(shape), n_instances=2)
-        data = Rows(shape, 16)
-        if shape == "llama":
-            data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
-        run = Recorder(
-            model,
-            arguments(
-                folder / "run", max_steps=1, gradient_accumulation_steps=2, optim="sgd",
-                learning_rate=1.0, lr_scheduler_type="constant", ddp_backend="gloo",
-                per_device_train_batch_size=2,
-            ),
-            train_dataset=data,
-            mode=mode,
-        )  # fmt: skip
-        run.train()
-        rank = run.args.process_index
-        weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-        state = {"seen": run.seen, "rows": run.rows, "weights": weights}
-        torch.save(state, folder / f"{shape}-{mode}-{rank}.pt")
-        scores = run.predict(data).predictions  # type: ignore[arg-type]
-        torch.save(torch.from_numpy(scores), folder / f"{shape}-{mode}-{rank}-predictions.pt")
+def step(folder: Path, shape: str, mode: str) -> None:
+    model = attach(peft_model(shape), n_instances=2)
+    data = Rows(shape, 16)
+    if shape == "llama":
+        data.data["labels"][::3, 2:] = -100  # ranks count unequal numbers of labels
+    run = Recorder(
+        model,
+        arguments(
+            folder / "run", max_steps=1, gradient_accumulation_steps=2, optim="sgd",
+            learning_rate=1.0, lr_scheduler_type="constant", ddp_backend="gloo",
+            per_device_train_batch_size=2,
+        ),
+        train_dataset=data,
+        mode=mode,
+    )  # fmt: skip
+    run.train()
+    rank = run.args.process_index
+    weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    state = {"seen": run.seen, "rows": run.rows, "weights": weights}
+    torch.save(state, folder / f"{shape}-{mode}-{rank}.pt")
+    scores = run.predict(data).predictions  # type: ignore[arg-type]
+    torch.save(torch.from_numpy(scores), folder / f"{shape}-{mode}-{rank}-predictions.pt")
 
 
 def sharded(folder: Path) -> None:
     """A pass under PyTorch's FSDP, each rank with its masks and its batch; no Trainer."""
-    rank, mesh = distributed.get_rank(), init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,))
+    rank = distributed.get_rank()
     model = attach(peft_model("llama"), n_instances=2).train()
     for module in model.modules():
         if isinstance(module, LlamaDecoderLayer):
@@ -94,8 +102,28 @@ def command(folder: Path) -> None:
     assert cli.main([*options, "--instances", "2", "--eval-instances", "2"]) == 0
 
 
+CASES: dict[str, Callable[[Path], None]] = {
+    "command": command,  # first: nobody has told torch that there are two of us
+    **{f"{shape}-{mode}": partial(step, shape=shape, mode=mode) for shape, mode in RUNS},
+    "fsdp": sharded,
+}
+
+
+def main(folder: Path) -> None:
+    rank, start = os.environ["RANK"], int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    for name, case in CASES.items():
+        if any((folder / f"{name}.begun-{earlier}").exists() for earlier in range(start)):
+            continue  # done, or failed: no case has a second try
+        (folder / f"{name}.begun-{start}").touch()
+        try:
+            case(folder)
+        except BaseException:
+            (folder / f"{name}.failed-{rank}").write_text(traceback.format_exc())
+            raise
+        distributed.barrier()  # a rank that ran ahead would be stopped in the next case
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
-    command(Path(sys.argv[1]))  # first: nobody has told torch that there are two of us
     main(Path(sys.argv[1]))
-    sharded(Path(sys.argv[1]))
-    distributed.destroy_process_group()
