@@ -25,7 +25,7 @@ def main() -> int:
         parser.error(f"SECTION must be one of {', '.join(SECTIONS)}, got {unknown[0]!r}")
     names = options.sections or SECTIONS
     if options.table:
-        print(table({name: kept(RESULTS, name) for name in names}))
+        print(table(dict(kept(RESULTS, name) for name in names)))
         return 0
     found: dict[str, list[Row]] = {}
     for name in names:

@@ -53,12 +53,14 @@ def run_section(name: str, section: Section, *, long: bool, folder: Path | None)
             path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def kept(folder: Path, name: str) -> list[Row]:
-    """Read the rows that a section left earlier; none if it never ran to its end."""
+def kept(folder: Path, name: str) -> tuple[str, list[Row]]:
+    """Read the rows that a section left earlier, and at which commit; none if it never ended."""
     path = folder / f"{name}.json"
     if not path.exists():
-        return []
-    return [Row(**row) for row in json.loads(path.read_text())["rows"]]
+        return name, []
+    found = json.loads(path.read_text())
+    commit = (found["provenance"]["commit"] or "no commit")[:9]
+    return f"{name} ({commit})", [Row(**row) for row in found["rows"]]
 
 
 def table(sections: dict[str, list[Row]]) -> str:
