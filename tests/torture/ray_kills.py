@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.torture.kills import ROOT, Reference, attack, lines, refer, start, temporaries
 from tests.torture.report import Row
 
-N_KILLS = 25  # of each
+DRIVERS, WORKERS = 50, 25
 
 
 def _kill_worker(log: Path, already: set[int]) -> bool:
@@ -90,7 +90,7 @@ def attack_workers(wanted: int) -> Row:
 
 
 def run(long: bool) -> Iterable[Row]:
-    """Kill drivers and workers, 25 of each, or one.
+    """Kill drivers and workers, `DRIVERS` and `WORKERS` of them, or one each.
 
     Args:
         long: Whether at length.
@@ -108,8 +108,8 @@ def run(long: bool) -> Iterable[Row]:
     try:
         context = ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
         os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
-        yield attack("ray", N_KILLS if long else 1)
-        yield attack_workers(N_KILLS if long else 1)
+        yield attack("ray", DRIVERS if long else 1)
+        yield attack_workers(WORKERS if long else 1)
     finally:
         ray.shutdown()
         os.environ.clear()
