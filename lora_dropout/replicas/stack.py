@@ -54,7 +54,8 @@ class Stack:
                 raise ValueError(f"model must be unmerged, layer {name!r} is merged")
             # The scale of a masked update goes by each replica's own rate: see `scales`.
             layer.config = replace(self.config, rescale=False)
-        self.parameters = trainable_parameters(self.model)
+        # By name: the order in which a row is summed, when it is clipped, decides the last bits.
+        self.parameters = dict(sorted(trainable_parameters(self.model).items()))
         dtypes = {str(parameter.dtype) for parameter in self.parameters.values()}
         if len(dtypes) > 1:
             raise ValueError(f"trainable parameters must have one dtype, got {sorted(dtypes)}")
