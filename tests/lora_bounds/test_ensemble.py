@@ -172,3 +172,39 @@ def test_expected_loss_of_subsets_does_not_rise_with_their_size(seed, average):
 def test_rejections(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: squared_losses(outputs=[1e200, 0.0], target=0.5),
+            r"^outputs, target must be .* got outputs=array up to 1e\+200, target=0.5$",
+        ),
+        (
+            lambda: logistic_losses(logits=[1.7e308, 1.7e308], target=-1.0),
+            r"^logits must be of a size .* got logits=array up to 1\.7e\+308$",
+        ),
+        (
+            lambda: squared_losses(outputs=np.zeros((2, 3)), target=np.zeros(2)),
+            r"^outputs, target must have shapes that broadcast, got outputs of \(3,\), target of",
+        ),
+        (
+            lambda: logistic_losses(logits=np.zeros((2, 3)), target=np.ones(2)),
+            r"^logits, target must have shapes that broadcast",
+        ),
+        (lambda: logistic_losses(logits=[0.0], target=0.5), "-1 or 1, got target=0.5$"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_squared_losses_average_over_members_alone():
+    members = np.array([[0.0, 10.0], [2.0, 30.0]])
+    got = squared_losses(outputs=members, target=np.array([1.0, 20.0]))
+    assert_allclose(got.gap, [1.0, 100.0], rtol=IDENTITY)
+    wide = squared_losses(outputs=members, target=np.zeros((4, 3, 2)))
+    assert wide.gap.shape == (4, 3, 2)
+    assert_allclose(wide.gap[2, 1], [1.0, 100.0], rtol=IDENTITY)

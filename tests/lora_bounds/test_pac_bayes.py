@@ -214,6 +214,22 @@ DROPOUT = {
             lambda: pac_bayes_dropout_bound(**{**DROPOUT, "empirical_risk": 0.1}),
             r"got empirical_risk of shape \(\)",
         ),
+        (
+            lambda: pac_bayes_dropout_bound(
+                **{
+                    **DROPOUT,
+                    "n": [1, 2],
+                    "delta": np.full((4, 1, 1), 0.5),
+                    "dropout": [0.5] * 3,
+                    "squared_norm": [1.0] * 5,
+                    "loss_range": [1.0] * 6,
+                    "empirical_risk": np.zeros((7, 2)),
+                }
+            ),
+            r"got n of \(2,\), delta of \(4, 1, 1\), dropout of \(3,\), squared_norm of \(5,\), "
+            r"loss_range of \(6,\), empirical_risk of \(7,\)",
+        ),
+        (lambda: geometric_widths(largest=1.0, ratio=0.5, count=10**6 + 1), r"count=1000001"),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "delta": 2.0}), r"delta=2\.0"),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "widths": [1.0, -1.0]}), r"widths=-1\.0"),
         (lambda: pac_bayes_dropout_bound(**{**DROPOUT, "widths": 1.0}), "widths must be a vector"),

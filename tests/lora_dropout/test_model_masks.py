@@ -16,6 +16,7 @@ from lora_dropout import (
     sample_masks,
     use_masks,
 )
+from lora_dropout.masks import draw_layer_masks
 from tests.lora_dropout.strategies import (
     IDENTITY,
     Shape,
@@ -182,3 +183,38 @@ def test_bad_input() -> None:
         sample_masks(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="masks must be one of 'mean', 'raw', got masks='off'"):
         enter(model, "off")
+
+
+def test_masks_move_as_a_whole() -> None:
+    masks = sample_masks(two_layers(config()), n_instances=3, generator=generator(0))
+    moved = masks.to("meta")
+    assert moved.n_instances == 3
+    assert moved.layers.keys() == masks.layers.keys()
+    assert all(mask.rows.device.type == "meta" for mask in moved.layers.values())  # type: ignore[union-attr]
+
+
+def test_seeds_fill_all_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def draw(specs, seeds, *, device):  # type: ignore[no-untyped-def]
+        seen.append(seeds)
+        return draw_layer_masks(specs, seeds, device=device)
+
+    monkeypatch.setattr("lora_dropout.model_masks.draw_layer_masks", draw)
+    sample_masks(two_layers(config()), n_instances=4000, generator=generator(0))
+    (seeds,) = seen
+    bits = (seeds[:, None] >> torch.arange(64)) & 1
+    assert ((bits.double().mean(dim=0) - 0.5).abs() < 0.05).all()  # six standard errors
+    assert len(seeds.unique()) == 4000
+
+
+def test_masks_are_drawn_where_the_model_is() -> None:
+    model = two_layers(config()).to("meta")
+    masks = sample_masks(model, seeds=torch.arange(2))
+    assert {mask.rows.device.type for mask in masks.layers.values()} == {"meta"}  # type: ignore[union-attr]
+
+
+def test_enumerated_probabilities_are_double_and_sum_to_one() -> None:
+    _, probability = enumerate_masks(one_layer(Shape(3, 2, 2), config(p=0.1)))
+    assert probability.dtype == torch.float64
+    assert probability.sum().item() == pytest.approx(1.0, abs=1e-14)

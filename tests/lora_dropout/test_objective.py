@@ -18,6 +18,7 @@ from lora_dropout import (
     trainable_parameters,
     use_masks,
 )
+from lora_dropout.objective import instance_losses
 from tests.lora_dropout.strategies import (
     ALGEBRA,
     Shape,
@@ -160,3 +161,21 @@ def test_bad_input() -> None:
         instance_loss(model, x[:0], y[:0], masks=masks)
     with pytest.raises(ValueError, match="targets must have the batch size 4 of inputs, got 3"):
         instance_loss(model, x, y[:3], masks=masks)
+
+
+def test_the_loss_is_batched_unless_told() -> None:
+    model, x = two_layers(config()), normal(3, 5, seed=0)
+    y, masks = torch.arange(3), sample_masks(model, seeds=torch.arange(2))
+    (term,) = instance_losses(model, x, y, masks=masks)
+    assert torch.equal(term, instance_loss(model, x, y, masks=masks, mode="batched"))
+
+
+def test_instance_losses_name_what_does_not_fit() -> None:
+    model, x = two_layers(config()), normal(3, 5, seed=0)
+    y, masks = torch.arange(3), sample_masks(model, seeds=torch.arange(2))
+    with pytest.raises(TypeError, match=r"^masks must be masks of sample_masks, got masks=None$"):
+        next(instance_losses(model, x, y, masks=None))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"batch size 3 of inputs, got a single number$"):
+        next(instance_losses(model, x, y[0], masks=masks))
+    with pytest.raises(ValueError, match=r"batch size 3 of inputs, got 2$"):
+        next(instance_losses(model, x, y[:2], masks=masks))
