@@ -83,7 +83,9 @@ def _training(path: Path, recorded: dict[str, Any]) -> Training:
             or (many and not (isinstance(value, list) and value))
             or not all(isinstance(v, kind) and not isinstance(v, bool) and v >= 0 for v in values)
         ):
-            raise ValueError(f"--replay: {path} is damaged: training has {name}={short(value)}")
+            raise ValueError(
+                f"--replay: {path} is damaged: training has {short(str(name))}: {short(value)}"
+            )
     tuples: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()
     }

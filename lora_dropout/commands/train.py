@@ -203,7 +203,8 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
             "n_train": len(rows),
             "overlap_left_out": data.overlap,
             "share_truncated": truncated,
-            "train_loss": trainer.state.log_history[-1].get("train_loss"),
+            # A resumed Trainer divides the losses since by all steps: no train_loss is better.
+            **({} if checkpoint else {"train_loss": trainer.state.log_history[-1]["train_loss"]}),
             "steps": trainer.state.global_step,
             "seconds": seconds,
             "trainable": parameters["trainable"],

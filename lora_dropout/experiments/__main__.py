@@ -76,7 +76,7 @@ def replay(path: Path, *, work: Path) -> int:
             **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         )
     except TypeError as error:
-        raise ValueError(f"--replay: {path} is of other settings: {error}") from error
+        raise ValueError(f"--replay: {path} is of other settings: {str(error)[:200]}") from error
     again = work / "replay"
     with tempfile.TemporaryDirectory() as folder, recorded_threads(recorded):
         found = measure(name, out=Path(folder), work=again, settings=chosen)

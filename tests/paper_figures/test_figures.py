@@ -151,7 +151,7 @@ def test_a_figure_replays(
     assert capsys.readouterr().out.startswith("table[0].test_loss: ")
     record.write_text(record.read_text().replace('"epochs": 2', '"epochs": 2.5'))
     assert main(command) == 2
-    assert "fig1_losses.json is damaged: training has epochs=2.5" in capsys.readouterr().err
+    assert "fig1_losses.json is damaged: training has 'epochs': 2.5" in capsys.readouterr().err
 
 
 def test_a_replay_computes_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,9 +164,9 @@ def test_a_replay_computes_anew(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     for change, message in (
         ({"profile": "lm"}, r"profile must be one of \('quick',\), got 'lm'"),
-        ({"training": {"epochs": True}}, "training has epochs=True"),
-        ({"training": {"seed": 1}}, "training has seed=1"),
-        ({"training": {"seeds": []}}, r"training has seeds=\[\]"),
+        ({"training": {"epochs": True}}, "training has 'epochs': True"),
+        ({"training": {"seed": 1}}, "training has 'seed': 1"),
+        ({"training": {"seeds": []}}, r"training has 'seeds': \[\]"),
         ({"provenance": None}, "cannot be repeated without its provenance"),
     ):
         record.write_text(json.dumps(json.loads(before[record]) | change))

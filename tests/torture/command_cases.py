@@ -258,6 +258,10 @@ CASES: tuple[Case, ...] = (
         ONCE | {"--max-length": "16", "--eval-instances": "2"}, share=0.25,
     ),
     command(
+        "lora-dropout train --replay", cli.main, lambda: ["train"],
+        {"--replay": st.builds(lambda: str(_tiny()[2])), "--seed": None, "--data": None}, share=0.1,
+    ),
+    command(
         "lora-dropout evaluate", cli.main,
         lambda: ["evaluate", str(_tiny()[2]), "--data", str(_tiny()[1])],
         USING | {"--split": st.sampled_from([None, "dev"]), "--json": "found.json"}, share=0.25,

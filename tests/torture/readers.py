@@ -3,6 +3,7 @@
 Nothing may be executed, no file outside the folder be opened, nothing hang or use up the stack.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -22,7 +23,7 @@ import lora_bounds
 import lora_dropout as ld
 from lora_bounds import counterexamples, measurements
 from lora_dropout import adapter_io, checkpoint
-from lora_dropout.commands import options
+from lora_dropout.commands import options, replaying
 from lora_dropout.commands.settings import TrainSettings
 from lora_dropout.commands.train import saved_run
 from lora_dropout.sweeps import Store
@@ -30,6 +31,8 @@ from lora_dropout.tasks.glue import GLUE
 from lora_dropout.tasks.instructions import InstructionTask
 from lora_dropout.tasks.mmlu import MmluTask
 from lora_dropout.tasks.squad import SQUAD
+from paper_figures import replay as figure_replay
+from paper_figures.figure import Training
 from tests.torture.dropout_cases import model
 from tests.torture.inputs import row, tried
 from tests.torture.report import Row
@@ -276,6 +279,28 @@ _SQUAD = {"data": [{"paragraphs": [{"context": "he was born", "qas": [_QUESTION]
 _MEASUREMENT, _COUNTEREXAMPLE = measurements.ids()[0], counterexamples.ids()[0]
 
 
+_RESULT = {**_RUN, "provenance": {"command": "c", "commit": None, "threads": 2}}
+_FIGURE = {"profile": "quick", "training": Training()._asdict(), "provenance": {"threads": 1}}
+
+
+def _replayed(folder: Path) -> Any:
+    path, content = replaying.read_recorded(folder, "run.json")
+    arguments = argparse.Namespace(config=None)
+    return replaying.recorded_settings(
+        TrainSettings, arguments, path, content, allowed=("data",), output=folder
+    )
+
+
+def _figure(folder: Path) -> None:
+    _json("f.json", _FIGURE)(folder)
+    (folder / "f.csv").write_text("method,loss\nLoRA,0.5\n")
+
+
+def _replayed_figure(folder: Path) -> Any:
+    content = figure_replay._read(folder / "f.json")
+    return content["rows"], figure_replay._training(folder / "f.json", content["training"])
+
+
 def readers() -> list[Reader]:
     """All of them."""
     task = InstructionTask()
@@ -293,6 +318,9 @@ def readers() -> list[Reader]:
         Reader("YAML settings", "text", _file("c.yaml", yaml.safe_dump(_SETTINGS)), "c.yaml",
                lambda folder: options._read_file(TrainSettings, folder / "c.yaml")),
         Reader("run.json", "json", _json("run.json", _RUN), "run.json", saved_run),
+        Reader("run.json to replay", "json", _json("run.json", _RESULT), "run.json", _replayed),
+        Reader("figure's JSON to replay", "json", _figure, "f.json", _replayed_figure),
+        Reader("figure's CSV to replay", "text", _figure, "f.csv", _replayed_figure),
         Reader("TSV of MRPC", "text", _file("dev.tsv", mrpc), "dev.tsv",
                lambda folder: GLUE["mrpc"].load(folder)),
         Reader("TSV of CoLA", "text", _file("dev.tsv", "s\t1\t\tone\ns\t0\t*\ttwo\n"), "dev.tsv",
