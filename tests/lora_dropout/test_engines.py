@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def ray():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
         yield ray
-        ray.shutdown()
+        # Else a process that takes more than a second to die is left to the garbage collector.
+        ray.shutdown(wait_for_processes=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -203,17 +205,26 @@ def alive(pid):
 
 
 def test_two_drivers_on_one_store_lose_nothing(tmp_path):
-    cells, store = make(tmp_path, *["doze"] * 30), Store(tmp_path / "store")
-    driver = start_driver(cells, str(store.folder), "local", 1)
+    cells, store = make(tmp_path, "wait", *["doze"] * 29), Store(tmp_path / "store")
     log = tmp_path / "log"
-    while not log.exists():
-        assert driver.poll() is None, driver.stderr.read()
-        time.sleep(0.01)
-    values = run_cells(act, cells, store=store)
-    assert driver.wait() == 0, driver.stderr.read()
-    driver.stderr.close()
+
+    def open_the_gate():  # once both are at work; without that the count below is short
+        deadline = time.monotonic() + 120
+        while computed(tmp_path).count(0) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (tmp_path / "gate").touch()
+
+    with start_driver(cells, str(store.folder), "local", 1) as driver:
+        while not log.exists():
+            assert driver.poll() is None, driver.stderr.read()
+            time.sleep(0.01)
+        opener = threading.Thread(target=open_the_gate)
+        opener.start()
+        values = run_cells(act, cells, store=store, jobs=2)
+        opener.join()
+        assert driver.wait() == 0, driver.stderr.read()
     assert values == [train_a_little(cell) for cell in cells]
-    assert len(computed(tmp_path)) > 30  # both were at work
+    assert len(computed(tmp_path)) > 30
     assert len(list(store.folder.iterdir())) == 30
 
 
