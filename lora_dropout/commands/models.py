@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora.layer import LoraLayer
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,6 +19,8 @@ from transformers import (
     AutoTokenizer,
 )
 
+from lora_dropout.adapter_io import WEIGHTS
+from lora_dropout.commands.trust import check_adapter, check_base, check_code
 from lora_dropout.config import MaskConfig
 from lora_dropout.hf import attach
 from lora_dropout.tasks.text import TextTask
@@ -28,6 +31,7 @@ _HEADS: dict[str, tuple[Any, TaskType]] = {
     "spans": (AutoModelForQuestionAnswering, TaskType.QUESTION_ANS),
     "causal": (AutoModelForCausalLM, TaskType.CAUSAL_LM),
 }
+_REMOTE_CODE = "it brings code of its own, which runs only with --trust-remote-code. "
 
 
 def load_base(
@@ -43,7 +47,8 @@ def load_base(
     """Load a base model with the head a task needs, and its tokenizer.
 
     Args:
-        name: On the hub, or a folder. Weights are read from safetensors files only.
+        name: On the hub, or a folder, for which the hub is never asked. Weights are read from
+            safetensors files only.
         task: The task.
         seed: Of the weights of a head that the model does not bring.
         revision: On the hub.
@@ -57,10 +62,19 @@ def load_base(
     Raises:
         OSError: If the model cannot be had.
     """
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    local = Path(name).is_dir()
+    common = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": local,
+    }
     auto, _ = _HEADS[task.head]
     try:
+        if local:
+            check_base(Path(name))
         config = AutoConfig.from_pretrained(name, **common)
+        if not trust_remote_code:
+            check_code(config)
         order = class_order(config, task.labels) if task.head == "classification" else ()
         if task.head == "classification":
             config.num_labels = len(order)
@@ -86,8 +100,9 @@ def load_base(
             ignore_mismatched_sizes=True,  # a head of another task gives way to a new one
             **common,
         )
-    except (OSError, ValueError) as error:
-        raise OSError(f"--model: {name!r} could not be loaded: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        hint = "" if trust_remote_code or "trust_remote_code" not in str(error) else _REMOTE_CODE
+        raise OSError(f"--model: {name!r} could not be loaded: {hint}{error}") from error
     return model, tokenizer, order
 
 
@@ -246,9 +261,18 @@ def load_trained(
 
     Returns:
         The model, in eval mode.
+
+    Raises:
+        ValueError: If the folder holds no adapter of the kind that `train` saves, or a damaged one.
     """
-    with _quiet():
-        model = PeftModel.from_pretrained(base, str(folder))
+    check_adapter(folder)
+    try:
+        with _quiet():
+            model = PeftModel.from_pretrained(base, str(folder))
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged or no safetensors file: {error}"
+        ) from error
     if masks is not None:
         with torch.no_grad():
             for layer in model.modules():

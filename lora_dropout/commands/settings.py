@@ -160,7 +160,9 @@ class UseSettings:
     task: str | None = option(
         None, help="another task of the same kind, such as mmlu", choices=TASK_NAMES
     )
-    base_model: str | None = option(None, help="base model, if it is elsewhere now")
+    base_model: str | None = option(
+        None, help="base model; the one that run.json names unless given"
+    )
     trust_remote_code: bool = option(False, help="run code that the model's repository brings")
     max_length: int | None = option(None, help="tokens an example; that of the training")
     inference: str | None = option(None, help="that of the training", choices=_INFERENCE)

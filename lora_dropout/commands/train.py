@@ -107,13 +107,15 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     from lora_dropout.commands.card import write_run
     from lora_dropout.commands.data import draw, load_run
     from lora_dropout.commands.measuring import measure
-    from lora_dropout.commands.training import check_reporting, make_trainer, total_steps
+    from lora_dropout.commands.training import check_reporting, make_trainer, resume, total_steps
+    from lora_dropout.commands.trust import check_checkpoint, check_output
     from lora_dropout.config import MaskConfig
     from lora_dropout.hf import detach
     from lora_dropout.tasks.catalogue import find_task
 
     if (settings.output / "run.json").exists():
         raise ValueError(f"--output: {settings.output} holds a finished run; choose another folder")
+    check_output(settings.output)
     checkpoint = get_last_checkpoint(str(settings.output)) if settings.output.is_dir() else None
     if settings.resume and checkpoint is None:
         raise ValueError(f"--resume: there is no checkpoint in {settings.output}")
@@ -122,6 +124,8 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
             f"--output: {settings.output} holds checkpoints of a stopped run; add --resume to go "
             "on with it, or choose another folder"
         )
+    if checkpoint is not None:
+        check_checkpoint(Path(checkpoint))
     check_reporting(settings.report_to)
     task = find_task(settings.task)
     data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
@@ -168,7 +172,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         **saving,
     )
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    resume(trainer, checkpoint)
     seconds = time.perf_counter() - start
     if not trainer.is_world_process_zero():
         return None
@@ -198,6 +202,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         settings,
         {
             "results": results,
+            "local_model": Path(settings.model).is_dir(),
             "inference": settings.inference,
             "max_length": length,
             "n_train": len(rows),

@@ -1,6 +1,7 @@
 """Fine-tune a PEFT model by the Trainer, with masks or without."""
 
 import math
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import AdaLoraModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
@@ -135,3 +137,27 @@ def make_trainer(
     if progress:
         trainer.add_callback(_Bar)
     return trainer
+
+
+def resume(trainer: Trainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one; nothing in it is executed.
+
+    Args:
+        trainer: The trainer.
+        checkpoint: A folder of its own, whose tensors and numbers are read by `weights_only`.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or holds more than tensors and numbers, or if it
+            is FSDP's or DeepSpeed's, whose formats are pickles.
+    """
+    if checkpoint is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ValueError(
+            "--resume: checkpoints of FSDP and DeepSpeed are pickles, which may run code"
+        )
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).partition(".")[0][:200]
+        raise ValueError(
+            f"--resume: {checkpoint} is damaged or holds more than tensors and numbers: {reason}"
+        ) from error

@@ -49,15 +49,21 @@ def load(folder: Path, settings: UseSettings) -> Trained:
         The model and all that goes with it.
 
     Raises:
-        ValueError: If the folder holds no run, or the task needs another head.
+        ValueError: If the folder holds no run, the task needs another head, or the base model was a
+            folder that is not there now: the hub is not asked for a model of that name.
     """
     record = saved_run(folder)
     trained = record["settings"]
     task, own = find_task(settings.task or trained["task"]), find_task(trained["task"])
     if task.head != own.head or (task.head == "classification" and task.labels != own.labels):
         raise ValueError(f"--task: a model trained on {own.name!r} does not fit {task.name!r}")
+    name = settings.base_model or trained["model"]
+    if settings.base_model is None and record.get("local_model") and not Path(name).is_dir():
+        raise ValueError(
+            f"--base-model: the run's was a folder, {name}, which is not there: name it"
+        )
     base, tokenizer, order = models.load_base(
-        settings.base_model or trained["model"],
+        name,
         task,
         seed=trained["seed"],
         revision=trained["revision"],
