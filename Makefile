@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation measurements bench bench-gpu torture notebooks lab clean help
+.PHONY: figures test lint mutation measurements bench bench-gpu torture audit notebooks lab clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,11 @@ bench-gpu: $(VENV)/.installed-test  ## the same on a GPU
 
 torture: $(VENV)/.installed-test  ## attack the toolkit at length and print what held (an hour)
 	$(BIN)/python -m tests.torture
+
+ALL := $(foreach extra,test notebooks mutation dev audit,$(VENV)/.installed-$(extra))
+audit: $(ALL)  ## the pinned packages: a table of their licences, then known vulnerabilities (network)
+	$(BIN)/python -m tests.torture.licences > tests/torture/results/licences.md
+	$(BIN)/python -m tests.torture.audit
 
 notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures
 	cd notebooks && LORA_DROPOUT_STATIC=1 ../$(BIN)/jupytext --quiet --to ipynb --execute 0*.py

@@ -10,7 +10,7 @@ from tests.torture.report import Row, kept, run_section, table
 SECTIONS = (
     *("kills", "ray_kills", "files", "writers", "inputs", "readers", "numbers"),
     "reproduction",
-    *("planted", "coverage", "mutants", "flakiness"),
+    *("trust", "planted", "coverage", "mutants", "flakiness"),
 )
 RESULTS = Path(__file__).parent / "results"
 
