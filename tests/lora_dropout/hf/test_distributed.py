@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from lora_dropout import ensemble_predict, sample_masks, use_masks
@@ -35,28 +36,19 @@ STANDALONE = {"PET_STANDALONE": "1"}
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the ranks left on disk; each launcher runs once, whoever asks first, in any order."""
-    common = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        common = common.parent
-    folder = common / f"two-ranks-{request.param}"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "status").exists():
-            folder.mkdir()
-            status = launch(request.param, folder)
-            (folder / "status").write_text(str(status))
-    assert (folder / "status").read_text() == "0", (folder / "output").read_text()[-4000:]
-    return folder
+def folder(request: pytest.FixtureRequest, made_once: Callable[..., Path]) -> Path:
+    """What the ranks left on disk."""
+    return made_once(f"two-ranks-{request.param}", partial(launch, request.param))
 
 
-def launch(launcher: str, folder: Path) -> int:
+def launch(launcher: str, folder: Path) -> None:
     save_tiny_bert(folder / "bert")
     for name, size in (("train", 16), ("dev", 4)):
         lines = [f"{name} {number}\t{number % 2}" for number in range(size)]
         text = "\n".join(["sentence\tlabel", *lines]) + "\n"
         (folder / f"{name}.tsv").write_text(text)
     command = [sys.executable, "-m", *LAUNCHERS[launcher], f"--max_restarts={len(CASES)}"]
+    command.append(f"--log_dir={folder / 'logs'}")  # else it stays behind in /tmp
     command += [str(ROOT / "tests" / "lora_dropout" / "hf" / "two_ranks.py"), str(folder)]
     environment = {**os.environ, **STANDALONE, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (
@@ -66,10 +58,10 @@ def launch(launcher: str, folder: Path) -> int:
         ) as process,
     ):
         try:
-            return process.wait(timeout=240)
+            process.wait(timeout=240)
         except subprocess.TimeoutExpired:
             process.terminate()  # not killed: it stops its ranks
-            return process.wait()
+    assert process.returncode == 0, (folder / "output").read_text()[-4000:]
 
 
 def check_case(folder: Path, name: str) -> None:
