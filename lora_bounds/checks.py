@@ -86,14 +86,20 @@ def numbers(name: str, value: ArrayLike, interval: str = "(-inf, inf)") -> Array
         raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
     if raw.ndim > _MOST_AXES:
         raise ValueError(f"{name} must have at most {_MOST_AXES} axes, got {raw.ndim} axes")
-    with np.errstate(over="ignore"):  # a long double may be beyond the largest double
-        array: Array = np.array(raw, dtype=np.float64)
+    array = _doubles(raw)
     low, closed_low, high, closed_high = _ends(interval)
     inside = (array >= low) if closed_low else (array > low)
     inside &= (array <= high) if closed_high else (array < high)
-    if not np.all(inside):  # NaN is inside no interval
+    if not inside.all():  # NaN is inside no interval
         _fail(name, f"in {interval}", array, ~inside)
     return array
+
+
+def _doubles(raw: NDArray[np.generic]) -> Array:
+    if raw.dtype != np.longdouble:  # this way for speed: it is asked for each argument of each call
+        return np.array(raw, dtype=np.float64)
+    with np.errstate(over="ignore"):  # a long double may be beyond the largest double
+        return np.array(raw, dtype=np.float64)
 
 
 def _float(value: int) -> float | int:

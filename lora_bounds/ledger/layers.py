@@ -147,10 +147,10 @@ def minimizers() -> Sweep:
                 return float(np.sum((update @ moment) * update) / 2 - np.sum(update * cross))
 
             best = minimizer(law=law, second_moment=sigma, cross_moment=cross, dropout=p, rank=rank)
-            left, right = b[:, :rank], a[:rank]
+            left, right, free = b[:, :rank], a[:rank], cross @ np.linalg.inv(moment)
             for _ in range(200):
                 left = cross @ right.T @ np.linalg.pinv(right @ moment @ right.T)
-                right = np.linalg.pinv(left) @ cross @ np.linalg.inv(moment)
+                right = np.linalg.pinv(left) @ free
             found = value(left @ right)
             room = ALGEBRA * (1 + abs(found))
             slacks.append(found - value(best) + room)
