@@ -2,6 +2,8 @@
 
 import json
 import re
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,19 @@ from lora_dropout.experiments import (
 from lora_dropout.experiments.__main__ import main, measure
 from lora_dropout.files import json_digest
 
+PRETRAIN = cache(digits_setup.pretrain_digits)
 TINY: dict[str, Any] = {"steps": 2, "n_instances": 2, "pretrain_epochs": 1}
 
 
 @pytest.fixture(autouse=True)
 def few_images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured on 40 images of the pool and 40 of the test set."""
+    """Measured on 40 images of the pool and 40 of the test set; pretrained once."""
+    if "replays" not in request.node.name:  # which shows that pretraining can be repeated
+
+        def once(**how: Any) -> Any:
+            return deepcopy(PRETRAIN(**how))
+
+        monkeypatch.setattr(digits_setup, "pretrain_digits", once)
     if "labels" not in request.node.name:
         parts = [(images[:40], labels[:40]) for images, labels in digits_setup.digits_pool()]
         monkeypatch.setattr(digits_setup, "digits_pool", lambda: parts)
@@ -120,7 +129,8 @@ def test_ensemble(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["loss_logits"][1][:, 0], loss[1][:, 0], rtol=1e-5)
 
 
-def test_bounds(tmp_path: Path) -> None:
+def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits_setup, "RANK", 1)  # fewer products for the ends of the spectrum
     settings = digits_bounds.Settings(
         sizes=(8,), regularizations=(0.0,), left_out=2, n_draws=4, **TINY
     )
