@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,9 @@ def run(long: bool) -> Iterable[Row]:
               within=rounding(65_536))  # fmt: skip
     for seed in ("1", "2") if long else ("1",):
         there = elsewhere(parts, PYTHONHASHSEED=seed)
-        yield row(f"another process, PYTHONHASHSEED={seed}", zipped(here, there))
+        found = row(f"another process, PYTHONHASHSEED={seed}", zipped(here, there))
+        hint = "" if os.environ.get(OTHER) else f"; {OTHER} adds a row for another Python"
+        yield replace(found, note=found.note + hint)
     with threads(1):
         yield row("orders of layers in the model, gradients clipped", orders(names, long))
         found = {adapter: by_modes(adapter) for adapter in ("lora", "adalora")}
