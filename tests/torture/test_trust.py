@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from lora_dropout.commands.training import resume
 from tests.torture import (
     audit,
     licences,
@@ -88,6 +89,16 @@ def test_a_followed_name_is_seen() -> None:
         assert not _row(trust_paths, "adapter_config.json").passed
     with mock.patch("lora_dropout.commands.trust.check_output"):
         assert "executed" in _row(trust_paths, "link where is written").note
+
+
+@pytest.mark.parametrize("how", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_checkpoints_that_are_pickles_are_refused(how: str) -> None:
+    trainer = mock.Mock(is_fsdp_enabled=False, is_deepspeed_enabled=False, **{how: True})
+    with pytest.raises(ValueError, match="--resume: checkpoints of FSDP and DeepSpeed are pickles"):
+        resume(trainer, "checkpoint-1")
+    trainer.train.assert_not_called()
+    resume(trainer, None)
+    trainer.train.assert_called_once()
 
 
 def test_a_connection_is_seen_also_of_a_child() -> None:
