@@ -93,7 +93,7 @@ def test_a_followed_name_is_seen() -> None:
 
 @pytest.mark.parametrize("how", ["is_fsdp_enabled", "is_deepspeed_enabled"])
 def test_checkpoints_that_are_pickles_are_refused(how: str) -> None:
-    trainer = mock.Mock(is_fsdp_enabled=False, is_deepspeed_enabled=False, **{how: True})
+    trainer = mock.Mock(**{"is_fsdp_enabled": False, "is_deepspeed_enabled": False, how: True})
     with pytest.raises(ValueError, match="--resume: checkpoints of FSDP and DeepSpeed are pickles"):
         resume(trainer, "checkpoint-1")
     trainer.train.assert_not_called()
