@@ -25,7 +25,7 @@ from lora_dropout.tasks.digits import digits_target, pretrain_digits
 
 use_style()
 task = digits_target(seed=0)
-epochs, pretraining = (4, 2) if FAST else (60, 40)
+epochs, pretraining = (1, 1) if FAST else (60, 40)
 
 # %% [markdown]
 # One function trains: adapters of rank 8 on the blocks of a transformer that was pretrained on

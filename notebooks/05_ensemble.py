@@ -58,10 +58,10 @@ box = explore(picture, {"p": FloatSlider(0.5, min=0, max=0.99), "N": IntSlider(4
 
 # %%
 task = digits_target(seed=0)
-model = pretrain_digits(epochs=2 if FAST else 40, progress=False)
+model = pretrain_digits(epochs=1 if FAST else 40, progress=False)
 config = LoRADropoutConfig(rank=8, alpha=16, dropout=0.5, target_modules=r"blocks\..*")
 adapt(model, config, generator=torch.Generator().manual_seed(0))
-how = FitConfig(epochs=3 if FAST else 60, learning_rate=1e-2, n_instances=4, schedule="constant")
+how = FitConfig(epochs=1 if FAST else 60, learning_rate=1e-2, n_instances=4, schedule="constant")
 fit(model, task.train, config=how, progress=False)
 images, labels = task.test
 masks = sample_masks(model, n_instances=32, generator=torch.Generator().manual_seed(0))
