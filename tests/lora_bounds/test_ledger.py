@@ -189,3 +189,8 @@ def test_related_claims_share_a_paper_item() -> None:
     names = {other.id for other in related_claims(claim)}
     assert {"Audit 1", "Audit 2"} <= names
     assert "Eq. 11" not in names
+    (claim,) = find_claims("Eq. 9")
+    assert [other.id for other in related_claims(claim)] == ["Audit 1"]
+    (claim,) = find_claims("Prop 4.2")  # also Prop. A.2: the parts of the item are split
+    assert {other.id for other in related_claims(claim)} >= {"Audit 3", "Audit 8"}
+    assert not {other.id for other in related_claims(claim)} & {"Thm 4.4", "Eq. 9"}
