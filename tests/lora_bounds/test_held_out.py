@@ -96,6 +96,8 @@ def test_clopper_pearson_without_errors_is_closed():
 
 
 def test_clopper_pearson_limits():
+    for delta, errors in ((0.1, 5), (0.0, 2), (1e-9, 4)):
+        assert 1.0 - 1e-2 < clopper_pearson(n=5, delta=delta, errors=errors).value <= 1.0 + 1e-14
     assert clopper_pearson(n=5, delta=0.1, errors=5).value >= 1.0
     assert clopper_pearson(n=5, delta=0.1, errors=5).vacuous
     assert clopper_pearson(n=5, delta=0.0, errors=2).value >= 1.0

@@ -177,6 +177,13 @@ def test_claims_are_found_by_id_or_item(query: str, found: list[str]) -> None:
     assert [claim.id for claim in find_claims(query)] == found
 
 
+def test_claims_are_looked_for_where_one_says() -> None:
+    (one,) = find_claims("Eq. 9")
+    assert find_claims("Eq. 9", iter([one])) == (one,)
+    with pytest.raises(ValueError, match="no claim 'Eq. 11'"):
+        find_claims("Eq. 11", [one])
+
+
 def test_an_unknown_claim_brings_close_matches() -> None:
     with pytest.raises(ValueError, match=r"no claim 'Theorem 4.4'.*did you mean .*'Thm 4.4'"):
         find_claims("Theorem 4.4")
