@@ -46,8 +46,8 @@ torture: $(VENV)/.installed-test  ## attack the toolkit at length and print what
 
 ALL := $(foreach extra,test notebooks mutation dev audit,$(VENV)/.installed-$(extra))
 audit: $(ALL)  ## the pinned packages: a table of their licences, then known vulnerabilities (network)
-	$(BIN)/python -m tests.torture.licences > tests/torture/results/licences.md
-	$(BIN)/python -m tests.torture.audit
+	$(BIN)/python -m tests.torture.trust.licences > tests/torture/results/licences.md
+	$(BIN)/python -m tests.torture.trust.audit
 
 notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures
 	cd notebooks && LORA_DROPOUT_STATIC=1 ../$(BIN)/jupytext --quiet --to ipynb --execute 0*.py

@@ -180,7 +180,7 @@ def test_claims_are_found_by_id_or_item(query: str, found: list[str]) -> None:
 def test_claims_are_looked_for_where_one_says() -> None:
     (one,) = find_claims("Eq. 9")
     assert find_claims("Eq. 9", iter([one])) == (one,)
-    with pytest.raises(ValueError, match="no claim 'Eq. 11'"):
+    with pytest.raises(ValueError, match=r"no claim 'Eq. 11'"):
         find_claims("Eq. 11", [one])
 
 

@@ -3,16 +3,26 @@
 import argparse
 import sys
 from importlib import import_module
-from pathlib import Path
 
+from tests.torture import RESULTS
 from tests.torture.report import Row, kept, run_section, table
 
-SECTIONS = (
-    *("kills", "ray_kills", "files", "writers", "inputs", "readers", "numbers"),
-    "reproduction",
-    *("trust", "planted", "coverage", "mutants", "flakiness"),
-)
-RESULTS = Path(__file__).parent / "results"
+# A section's name, and the module below `tests.torture` whose `run` it is.
+SECTIONS = {
+    "kills": "faults.kills",
+    "ray_kills": "faults.ray_kills",
+    "files": "faults.files",
+    "writers": "faults.writers",
+    "inputs": "inputs.functions",
+    "readers": "inputs.readers",
+    "numbers": "numbers",
+    "reproduction": "reproduction.ways",
+    "trust": "trust.attacks",
+    "planted": "suite.planted",
+    "coverage": "suite.coverage",
+    "mutants": "suite.mutants",
+    "flakiness": "suite.flakiness",
+}
 
 
 def main() -> int:
@@ -30,7 +40,7 @@ def main() -> int:
         return 0
     found: dict[str, list[Row]] = {}
     for name in names:
-        section = import_module(f"tests.torture.{name}").run
+        section = import_module(f"tests.torture.{SECTIONS[name]}").run
         found[name] = []
         folder = None if options.short else RESULTS
         for row in run_section(name, section, long=not options.short, folder=folder):

@@ -1,0 +1,1 @@
+"""One seed, one result: over threads, processes, orders, restarts, copies and Pythons."""

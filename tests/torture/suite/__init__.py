@@ -1,0 +1,1 @@
+"""The tests themselves: planted faults, coverage, mutants, random order."""
