@@ -181,14 +181,14 @@ def squared_loss_law(members: Tensor, targets: Tensor) -> SquaredLossLaw:
 
     Raises:
         ValueError: If there are fewer than 3 members, or shapes do not fit.
-        TypeError: If targets are complex.
+        TypeError: If targets are complex or booleans.
     """
     members = _check_members(members, targets)
     if members.shape[1:] != targets.shape:
         raise ValueError(
             f"targets must have shape {tuple(members.shape[1:])}, got {tuple(targets.shape)}"
         )
-    if targets.is_complex():
+    if targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must hold real numbers, got {short(targets)}")
     for name, tensor in (("members", members), ("targets", targets)):
         if not float(tensor.abs().max()) <= _LARGEST:  # NaN is not

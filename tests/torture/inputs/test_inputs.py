@@ -208,9 +208,10 @@ def test_a_gap_of_losses_that_are_no_numbers_is_refused():
         generalization_gap(model, (good, targets), (bad, targets))
 
 
-def test_complex_targets_are_refused():
+@pytest.mark.parametrize("kind", [torch.complex64, torch.bool])
+def test_targets_that_are_no_real_numbers_are_refused(kind):
     with pytest.raises(TypeError, match="targets must hold real numbers"):
-        squared_loss_law(torch.randn(4, 3), torch.randn(3, dtype=torch.complex64))
+        squared_loss_law(torch.randn(4, 3), torch.ones(3, dtype=kind))
 
 
 @pytest.mark.parametrize("inference", ["ensemble", "mean", "raw"])
