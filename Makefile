@@ -41,7 +41,7 @@ bench-gpu: $(VENV)/.installed-test  ## the same on a GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no GPU here")'
 	$(BIN)/python -m benchmarks --out benchmarks/results/gpu
 
-torture: $(VENV)/.installed-test  ## attack the toolkit at length and print what held (an hour)
+torture: $(VENV)/.installed-test $(VENV)/.installed-mutation  ## attack the toolkit at length and print what held (some hours; results stay)
 	$(BIN)/python -m tests.torture
 
 ALL := $(foreach extra,test notebooks mutation dev audit,$(VENV)/.installed-$(extra))
