@@ -4,6 +4,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from lora_dropout.provenance import provenance
 from tests.torture import RESULTS
 from tests.torture.report import Row, kept, run_section, table
 
@@ -39,11 +40,12 @@ def main() -> int:
         print(table(dict(kept(RESULTS, name) for name in names)))
         return 0
     found: dict[str, list[Row]] = {}
+    made = provenance()
     for name in names:
         section = import_module(f"tests.torture.{SECTIONS[name]}").run
         found[name] = []
         folder = None if options.short else RESULTS
-        for row in run_section(name, section, long=not options.short, folder=folder):
+        for row in run_section(name, section, long=not options.short, folder=folder, made=made):
             found[name].append(row)
             mark = "ok" if row.passed else "FAILED"
             print(

@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lora_dropout.files import atomic_path
-from lora_dropout.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,13 @@ class Row:
 Section: TypeAlias = Callable[[bool], Iterable[Row]]
 
 
-def run_section(name: str, section: Section, *, long: bool, folder: Path | None) -> Iterator[Row]:
-    """Run a section; yield its rows as they come and, if a folder is given, keep them there."""
+def run_section(
+    name: str, section: Section, *, long: bool, folder: Path | None, made: dict[str, Any]
+) -> Iterator[Row]:
+    """Run a section; yield its rows as they come and, if a folder is given, keep them there.
+
+    `made` is the provenance, taken before results make the tree differ from its commit.
+    """
     rows = []
     for row in section(long):
         rows.append(row)
@@ -46,7 +50,7 @@ def run_section(name: str, section: Section, *, long: bool, folder: Path | None)
     if folder is not None:
         with atomic_path(folder / f"{name}.json") as path:
             found = {
-                "provenance": provenance(),
+                "provenance": made,
                 "long": long,
                 "rows": [asdict(row) for row in rows],
             }
