@@ -61,6 +61,7 @@ def test_every_bit_counts(
         ("results/dev/seconds", 2.0, ""),
         ("settings/output", "there", ""),
         ("digest", "0", ""),
+        ("local_model", True, ""),
         ("more", 1, "not in the record: more"),
         ("provenance/commit", "b", "provenance, commit: 'a' -> 'b'"),
         ("provenance/threads", 2, "provenance, threads: not recorded -> 2"),

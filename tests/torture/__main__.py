@@ -8,21 +8,24 @@ from lora_dropout.provenance import provenance
 from tests.torture import RESULTS
 from tests.torture.report import Row, kept, run_section, table
 
-# A section's name, and the module below `tests.torture` whose `run` it is.
+# A section's name, and the module below `tests.torture` and the function in it that runs it.
 SECTIONS = {
-    "kills": "faults.kills",
-    "ray_kills": "faults.ray_kills",
-    "files": "faults.files",
-    "writers": "faults.writers",
-    "inputs": "inputs.functions",
-    "readers": "inputs.readers",
-    "numbers": "numbers",
-    "reproduction": "reproduction.ways",
-    "trust": "trust.attacks",
-    "planted": "suite.planted",
-    "coverage": "suite.coverage",
-    "mutants": "suite.mutants",
-    "flakiness": "suite.flakiness",
+    "kills": "faults.kills:run",
+    "ray_kills": "faults.ray_kills:run",
+    "files": "faults.files:run",
+    "writers": "faults.writers:run",
+    "inputs_bounds": "inputs.functions:bounds",
+    "inputs_adapters": "inputs.functions:adapters",
+    "inputs_probes": "inputs.functions:probes",
+    "inputs_commands": "inputs.functions:commands",
+    "readers": "inputs.readers:run",
+    "numbers": "numbers:run",
+    "reproduction": "reproduction.ways:run",
+    "trust": "trust.attacks:run",
+    "planted": "suite.planted:run",
+    "coverage": "suite.coverage:run",
+    "mutants": "suite.mutants:run",
+    "flakiness": "suite.flakiness:run",
 }
 
 
@@ -42,7 +45,8 @@ def main() -> int:
     found: dict[str, list[Row]] = {}
     made = provenance()
     for name in names:
-        section = import_module(f"tests.torture.{SECTIONS[name]}").run
+        module, function = SECTIONS[name].split(":")
+        section = getattr(import_module(f"tests.torture.{module}"), function)
         found[name] = []
         folder = None if options.short else RESULTS
         for row in run_section(name, section, long=not options.short, folder=folder, made=made):

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Sequence
 
 from tests.torture.inputs import bounds_cases, command_cases, dropout_cases, probe_cases
 from tests.torture.inputs.wild import Case, Tally, attack, lines, total
-from tests.torture.report import Row
+from tests.torture.report import Row, Section
 
 SEED = 20240415
 # What is attacked, and how often each of it in the long version (times its `share`).
-ATTACKED: tuple[tuple[str, Sequence[Case], int], ...] = (
-    ("lora_bounds", bounds_cases.CASES, 2000),
-    ("lora_dropout", dropout_cases.CASES, 800),
-    ("lora_dropout: probes, audit, hf, tasks, sweeps", probe_cases.CASES, 800),
-    ("commands lora-bounds, lora-dropout", command_cases.CASES, 800),
-)
+ATTACKED: dict[str, tuple[str, Sequence[Case], int]] = {
+    "bounds": ("lora_bounds", bounds_cases.CASES, 2000),
+    "adapters": ("lora_dropout", dropout_cases.CASES, 800),
+    "probes": ("lora_dropout: probes, audit, hf, tasks, sweeps", probe_cases.CASES, 800),
+    "commands": ("commands lora-bounds, lora-dropout", command_cases.CASES, 800),
+}
 
 
 def tried(cases: Sequence[Case], examples: int) -> dict[str, Tally]:
@@ -39,6 +39,12 @@ def row(what: str, found: dict[str, Tally], of: str = "functions") -> Row:
     return Row(what, everything.tried, everything.held, note=note)
 
 
-def run(long: bool) -> Iterable[Row]:
-    for name, cases, examples in ATTACKED:
-        yield row(f"wild arguments: {name}", tried(cases, examples if long else 10))
+def _section(name: str) -> Section:
+    def run(long: bool) -> Iterable[Row]:
+        what, cases, examples = ATTACKED[name]
+        yield row(f"wild arguments: {what}", tried(cases, examples if long else 10))
+
+    return run
+
+
+bounds, adapters, probes, commands = map(_section, ATTACKED)

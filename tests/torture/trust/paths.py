@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import safetensors.torch
 
@@ -38,6 +39,42 @@ def _moved_shard(name: str) -> object:
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, shard)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return command(*world.train_options(fresh() / "out", model=folder))
+
+
+def _index_of_a_subfolder(named: str) -> object:
+    """An index in a folder below, whose shards would be looked for from the model's folder."""
+    folder = world.save_tiny_bert(fresh() / "bert")
+    outside = folder.with_name("x.safetensors")
+    (folder / "model.safetensors").rename(outside)
+    (folder / named).parent.mkdir()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(safetensors.torch.load_file(outside),
+                                                         "../x.safetensors")}  # fmt: skip
+    (folder / named).write_text(json.dumps(index))
+    edit(folder / "config.json", transformers_weights=named)
+    return command(*world.train_options(fresh() / "out", model=folder))
+
+
+def _hub_model_is_an_adapter(named: str) -> object:
+    """As the hub's cache holds it."""
+    cache, commit = fresh(), "0" * 40
+    repository = cache / f"models--{HUB.replace('/', '--')}"
+    folder = repository / "snapshots" / commit
+    folder.parent.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    world.save_tiny_bert(folder)
+    (folder / "model.safetensors").unlink()
+    for name in ("adapter_config.json", adapter_io.WEIGHTS):
+        (folder / name).write_bytes((trained() / name).read_bytes())
+    edit(folder / "adapter_config.json", base_model_name_or_path=named)
+    with (
+        mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(cache)),
+        mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),
+    ):
+        status, printed = command(*world.train_options(fresh() / "out", model=HUB))
+    if status == 2 and "holds an adapter" not in printed:
+        raise AssertionError(f"refused for another reason: {printed}")
+    return status, printed
 
 
 def _base(**config: object) -> object:
@@ -171,10 +208,20 @@ def attacks() -> list[Attack]:
         add("index of shards", name, lambda m, n=name: _moved_shard(n))  # type: ignore[misc]
     for name in _WEIGHTS:
         add("weights that config.json names", name, lambda m, n=name: _base(transformers_weights=n))
+    add(
+        "weights that config.json names",
+        "an index in a subfolder",
+        lambda m: _index_of_a_subfolder("sub/model.safetensors.index.json"),
+    )
     for key in _KERNELS:
         add("kernel that config.json names", key, lambda m, k=key: _base(**{k: "someone/kernel"}))
     for named in (HUB, str(world.base()), "../bert"):
         add("base model that is an adapter", named, lambda m, n=named: _base_is_an_adapter(n))
+    add(
+        "base model that is an adapter",
+        "on the hub",
+        lambda m: _hub_model_is_an_adapter(str(world.base())),
+    )
     for key in _TOKENIZER:
         add(
             "file that tokenizer_config.json names", key, lambda m, k=key: _tokenizer(k), "not read"

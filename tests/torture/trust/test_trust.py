@@ -1,7 +1,9 @@
 """The short version of the attacks on trust, and that each of them can be seen to succeed."""
 
 import io
+import json
 import pickle
+import shutil
 from importlib.metadata import PackageNotFoundError
 from unittest import mock
 
@@ -89,6 +91,21 @@ def test_a_followed_name_is_seen() -> None:
         assert not _row(paths, "adapter_config.json").passed
     with mock.patch("lora_dropout.commands.trust.check_output"):
         assert "executed" in _row(paths, "link where is written").note
+
+
+def test_names_that_lead_out_of_a_base_model_are_refused() -> None:
+    _passed(_row(paths, "weights that config.json names"))
+    _passed(_row(paths, "base model that is an adapter"))
+
+
+def test_pickled_weights_beside_safetensors_do_not_matter() -> None:
+    folder = world.fresh() / "bert"
+    shutil.copytree(world.base(), folder)
+    index = {"metadata": {}, "weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (folder / "pytorch_model-00001-of-00002.bin").write_bytes(b"")
+    status, printed = world.command(*world.train_options(world.fresh() / "out", model=folder))
+    assert status == 0, printed
 
 
 @pytest.mark.parametrize("how", ["is_fsdp_enabled", "is_deepspeed_enabled"])
