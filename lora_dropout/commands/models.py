@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from lora_dropout.adapter_io import WEIGHTS
-from lora_dropout.commands.trust import check_adapter, check_base, check_code
+from lora_dropout.commands.trust import check_adapter, check_base, check_code, check_repository
 from lora_dropout.config import MaskConfig
 from lora_dropout.hf import attach
 from lora_dropout.tasks.text import TextTask
@@ -73,6 +73,8 @@ def load_base(
         if local:
             check_base(Path(name))
         config = AutoConfig.from_pretrained(name, **common)
+        if not local:
+            check_repository(name, revision)
         if not trust_remote_code:
             check_code(config)
         order = class_order(config, task.labels) if task.head == "classification" else ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import AdaLoraConfig, LoraConfig
+from transformers.utils import find_adapter_config_file
 
 from lora_dropout.adapter_io import PEFT_CONFIG, WEIGHTS
 from lora_dropout.checks import short
@@ -38,13 +39,28 @@ def check_base(folder: Path) -> None:
     """
     if (folder / PEFT_CONFIG).exists():
         raise ValueError(f"{folder} holds an adapter, {PEFT_CONFIG}: name its base model")
-    for path in sorted(folder.glob("*.index.json")):
+    # The others, such as pytorch_model.bin.index.json, are not read.
+    for path in sorted(folder.glob("*.safetensors.index.json")):
         shards = _read(path).get("weight_map")
         for name in shards.values() if isinstance(shards, dict) else ():
             if Path(str(name)).name != name or not name.endswith(".safetensors"):
                 raise ValueError(
                     f"{path} names what is no safetensors file beside it: {short(name)}"
                 )
+
+
+def check_repository(name: str, revision: str | None) -> None:
+    """Refuse a base model on the hub that would be loaded as an adapter of another one.
+
+    Args:
+        name: On the hub.
+        revision: On the hub.
+
+    Raises:
+        ValueError: If it holds an adapter, which names a base model of its own.
+    """
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise ValueError(f"{name} holds an adapter, {PEFT_CONFIG}: name its base model")
 
 
 def check_code(config: Any) -> None:
@@ -54,7 +70,8 @@ def check_code(config: Any) -> None:
         config: The model's, of transformers.
 
     Raises:
-        ValueError: If it names a kernel of the hub, or weights that are no safetensors file.
+        ValueError: If it names a kernel of the hub, or weights that are no safetensors file beside
+            it.
     """
     parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
     for part in parts:
@@ -62,10 +79,11 @@ def check_code(config: Any) -> None:
             if "/" in str(getattr(part, name, None)):
                 raise ValueError(f"its settings name code to fetch: {getattr(part, name)!r}")
     weights = getattr(config, "transformers_weights", None)
-    if weights is not None and not str(weights).endswith(
-        (".safetensors", ".safetensors.index.json")
+    if weights is not None and (
+        Path(str(weights)).name != weights
+        or not weights.endswith((".safetensors", ".safetensors.index.json"))
     ):
-        raise ValueError(f"its settings name weights that are no safetensors file: {weights!r}")
+        raise ValueError(f"its settings name what is no safetensors file beside them: {weights!r}")
 
 
 def check_adapter(folder: Path) -> None:

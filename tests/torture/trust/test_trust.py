@@ -87,6 +87,10 @@ def test_an_unsafe_reader_is_seen() -> None:
 def test_a_followed_name_is_seen() -> None:
     with mock.patch("lora_dropout.commands.models.check_base"):
         assert not _row(paths, "index of shards").passed
+    with mock.patch("lora_dropout.commands.models.check_code"):
+        assert not _row(paths, "weights that config.json names").passed
+    with mock.patch("lora_dropout.commands.models.check_repository"):
+        assert not _row(paths, "base model that is an adapter").passed
     with mock.patch("lora_dropout.commands.models.check_adapter"):
         assert not _row(paths, "adapter_config.json").passed
     with mock.patch("lora_dropout.commands.trust.check_output"):
