@@ -13,7 +13,7 @@ from lora_dropout.checks import short
 # What a clock, the machine or a path decides, wherever it stands in a result.
 NOT_COMPARED = frozenset(
     {
-        *("provenance", "settings", "digest", "device", "seconds", "train_seconds"),
+        *("provenance", "settings", "digest", "device", "seconds", "train_seconds", "local_model"),
         *("predict_seconds_1000", "peak_bytes", "peak_gpu_bytes", "peak_mb"),
     }
 )

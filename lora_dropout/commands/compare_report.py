@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,7 @@ def write(
         settings.output / "compare.json",
         {
             "settings": asdict(settings),
+            "local_model": Path(settings.model).is_dir(),
             "chosen": chosen,
             "tuning": [{**candidate, "found": value} for candidate, value in tuning],
             "rows": rows,

@@ -67,7 +67,8 @@ def recorded_settings(
         The settings.
 
     Raises:
-        ValueError: If others are given beside `--replay`, or the record's are not such settings.
+        ValueError: If others are given beside `--replay`, or the record's are not such settings, or
+            its model was a folder that is not there now: the hub is not asked for that name.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
@@ -87,6 +88,9 @@ def recorded_settings(
             f"{source} ran code that the model's repository brings: add --trust-remote-code to run "
             "it again"
         )
+    model = values.get("model", "")
+    if recorded.get("local_model") and "model" not in given and not Path(model).is_dir():
+        raise ValueError(f"{source}: its model was a folder, {model}, not there now: give --model")
     try:
         return cls(**{**values, **changed, **given})
     except TypeError as error:

@@ -410,6 +410,7 @@ def test_the_digest_of_a_record_is_that_of_the_weights(
         ([], {"rank": 0}, "run.json: --rank must be at least 1, got --rank=0"),
         ([], {"rang": 8}, "run.json: unknown key 'rang'; did you mean 'rank'?"),
         ([], {"trust_remote_code": True}, "add --trust-remote-code to run it again"),
+        ([], {"model": "models/bert"}, "its model was a folder, models/bert, not there now"),
         ([], None, "cannot be repeated without its settings, got None"),
     ],
 )
@@ -532,6 +533,11 @@ def test_compare_replays(
     assert "rows[3].loss: " in capsys.readouterr().out
     assert cli.main(["compare", "--replay", str(compared), "--output", str(compared)]) == 2
     assert "--output must be another folder than the record's" in capsys.readouterr().err
+    content = json.loads(changed.read_text())
+    content["settings"]["model"] = "models/bert"
+    changed.write_text(json.dumps(content))
+    assert cli.main(["compare", "--replay", str(changed), *again]) == 2
+    assert "its model was a folder, models/bert, not there now" in capsys.readouterr().err
     assert (compared / "compare.json").read_bytes() == before
 
 
