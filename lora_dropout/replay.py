@@ -36,11 +36,14 @@ class Difference:
 
     @property
     def relative(self) -> float | None:
-        """|after - before| over the larger of both; None unless both are finite numbers."""
+        """|after - before| over the larger of both; None unless floats can hold both."""
         pair = (self.before, self.after)
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in pair):
+        try:
+            if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in pair):
+                return None
+            return abs(self.after - self.before) / (max(map(abs, pair)) or 1.0)
+        except OverflowError:  # a whole number beyond the largest float
             return None
-        return abs(self.after - self.before) / (max(map(abs, pair)) or 1.0)
 
     def __str__(self) -> str:
         size = "" if self.relative is None else f" (relative difference {self.relative:.2g})"

@@ -40,6 +40,7 @@ def changed(way: str, value: Any) -> dict[str, Any]:
         ("results/test/loss", -0.0, "results.test.loss: 0.0 -> -0.0 (relative difference 0)"),
         ("results/test/loss", 1.0, "results.test.loss: 0.0 -> 1.0 (relative difference 1)"),
         ("results/dev/loss", None, "results.dev.loss: 0.5 -> None"),
+        ("results/dev/loss", 10**400, "results.dev.loss: 0.5 -> 1000"),
         ("history", [1.0], "history: length: 2 -> 1"),
         ("history", [1.0, 2.0], "history[1]: 2 -> 2.0"),
         ("verdict", "weakened", "verdict: 'reproduced' -> 'weakened'"),
