@@ -8,6 +8,7 @@ they ask the hub for a repository called like the folder.
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from peft import AdaLoraConfig, LoraConfig
 from transformers.utils import find_adapter_config_file
@@ -112,15 +113,26 @@ def check_adapter(folder: Path) -> None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a checkpoint of the Trainer with adapters that `train` did not save.
+    """Refuse a checkpoint of the Trainer that is damaged, or has what `train` did not save.
+
+    The Trainer writes files in place: one that was killed leaves them cut short.
 
     Args:
         folder: The checkpoint's.
 
     Raises:
-        ValueError: If the adapter's files are missing or damaged, or there are other weights.
+        ValueError: If files are missing or damaged, or there are other weights.
     """
     check_adapter(folder)
+    _read(folder / "trainer_state.json")
+    for path in sorted(folder.glob("*.pt*")):
+        try:
+            with ZipFile(path) as archive:  # as torch writes them, with a checksum of each part
+                bad = archive.testzip()
+        except Exception as error:  # whatever is odd in it
+            raise ValueError(f"--resume: {path} is damaged or not of torch: {error}") from error
+        if bad is not None:
+            raise ValueError(f"--resume: {path} is damaged: {bad}")
     for path in (*(folder / name for name in _NEVER_SAVED), *folder.glob("*/adapter_*")):
         if path.exists():
             raise ValueError(f"--resume: {path} is not of a checkpoint that train saved")
@@ -137,7 +149,7 @@ def check_output(folder: Path) -> None:
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise ValueError(f"--output: {path} is a symbolic link; remove it")
+            raise ValueError(f"--output: {path} is a symbolic link; remove it or choose another")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -112,6 +112,22 @@ def test_pickled_weights_beside_safetensors_do_not_matter() -> None:
     assert status == 0, printed
 
 
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(name: str) -> None:
+    folder = world.stopped()
+    (path,) = folder.glob(f"checkpoint-*/{name}")
+    whole = path.read_bytes()
+    damaged = [whole[: len(whole) // 2], b""]
+    if path.suffix != ".json":
+        damaged.append(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])  # in the first part
+    for content in damaged:
+        path.write_bytes(content)
+        status, printed = world.command(*world.train_options(folder, "--resume", "--epochs", 2))
+        assert status == 2 and f"{name} is damaged" in printed, printed
+
+
 @pytest.mark.parametrize("how", ["is_fsdp_enabled", "is_deepspeed_enabled"])
 def test_checkpoints_that_are_pickles_are_refused(how: str) -> None:
     trainer = mock.Mock(**{"is_fsdp_enabled": False, "is_deepspeed_enabled": False, how: True})
