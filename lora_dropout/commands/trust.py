@@ -149,7 +149,7 @@ def check_output(folder: Path) -> None:
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise ValueError(f"--output: {path} is a symbolic link; remove it or choose another")
+            raise ValueError(f"--output: {path} is a symbolic link; choose another folder")
 
 
 def _read(path: Path) -> dict[str, Any]:
