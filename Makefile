@@ -46,7 +46,8 @@ torture: $(VENV)/.installed-test $(VENV)/.installed-mutation  ## attack the tool
 
 ALL := $(foreach extra,test notebooks mutation dev audit,$(VENV)/.installed-$(extra))
 audit: $(ALL)  ## the pinned packages: a table of their licences, then known vulnerabilities (network)
-	$(BIN)/python -m tests.torture.trust.licences > tests/torture/results/licences.md
+	$(BIN)/python -m tests.torture.trust.licences > $(VENV)/licences.md
+	mv $(VENV)/licences.md tests/torture/results/licences.md
 	$(BIN)/python -m tests.torture.trust.audit
 
 notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures

@@ -46,5 +46,6 @@ def row(stats: dict[str, int]) -> Row:
     missed = sum(stats[name.replace(" ", "_")] for name in UNNOTICED)
     tried = stats["total"] - stats.get("not_checked", 0)
     held = tried - missed
-    note = f"{100 * held / max(tried, 1):.1f} %, target {100 * LEAST:.0f} %"
+    note = f"{100 * held / max(tried, 1):.1f} %, target {100 * LEAST:.0f} %; "
+    note += "survivors.md, beside the results, explains those that are left"
     return Row("mutants killed", tried, held, math.ceil(LEAST * tried), note)
