@@ -144,8 +144,8 @@ def audit(
         The verdict on every bound. Each holds with probability 1 - delta by itself.
 
     Raises:
-        ValueError: If neither or both of `config` and `initial` are given, or the targets are no
-            classes.
+        ValueError: If neither or both of `config` and `initial` are given, the targets are no
+            classes, or an example's loss is not finite.
     """
     if (config is None) == (initial is None):
         raise ValueError(
@@ -182,6 +182,21 @@ def audit(
     if lam is None:
         lam = config.regularization if config is not None else 0.0
     check_positive("regularization", lam, zero_ok=True)
+    cap = 2.0 * math.log(_classes(model, train)) if loss_cap is None else loss_cap
+    clipped = ClippedCrossEntropy(cap)
+
+    def gap_of(mode: Prediction) -> Gap:
+        return generalization_gap(
+            model,
+            train,
+            held_out,
+            loss_fn=clipped,
+            inference=mode,
+            seed=seed,
+            confidence=1.0 - delta,
+        )
+
+    gap_of("mean")  # also before the retraining: data whose losses are no numbers are refused
     start = copy_of_parameters(model) if initial is None else initial
     loss_fn: LossFn = F.cross_entropy
     retraining = None
@@ -195,21 +210,7 @@ def audit(
             folder=None if folder is None else Path(folder),
             progress=progress,
         )
-    cap = 2.0 * math.log(_classes(model, train)) if loss_cap is None else loss_cap
-    clipped = ClippedCrossEntropy(cap)
-    modes: tuple[Prediction, ...] = ("mean", "ensemble")
-    gap, ensemble_gap = (
-        generalization_gap(
-            model,
-            train,
-            held_out,
-            loss_fn=clipped,
-            inference=mode,
-            seed=seed,
-            confidence=1.0 - delta,
-        )
-        for mode in modes
-    )
+    gap, ensemble_gap = gap_of("mean"), gap_of("ensemble")
     constants = measure_constants(
         model,
         train,

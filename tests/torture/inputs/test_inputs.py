@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 
 import lora_bounds
 import lora_dropout
+from lora_dropout.audit import audit
 from lora_dropout.probes.ensemble_curve import squared_loss_law
 from lora_dropout.probes.gap import generalization_gap
 from tests.torture import numbers
@@ -206,6 +207,14 @@ def test_a_gap_of_losses_that_are_no_numbers_is_refused():
     good, bad = torch.randn(4, 4), torch.full((4, 4), float("nan"))
     with pytest.raises(ValueError, match="held_out must have finite losses, got nan for example 0"):
         generalization_gap(model, (good, targets), (bad, targets))
+
+
+def test_an_audit_of_data_that_are_no_numbers_is_refused_before_its_training():
+    model, targets = dropout_cases.model(), torch.tensor([0, 1, 2, 0])
+    good, bad = torch.randn(4, 4), torch.full((4, 4), float("nan"))
+    config = lora_dropout.FitConfig(epochs=1)
+    with pytest.raises(ValueError, match="train must have finite losses, got nan for example 0"):
+        audit(model, (bad, targets), (good, targets), config=config, progress=False)
 
 
 @pytest.mark.parametrize("kind", [torch.complex64, torch.bool])
