@@ -11,8 +11,8 @@ from lora_dropout.checks import check_callable, check_tensor, check_type, short
 Inputs = Tensor | Mapping[str, Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
-# What torch raises for shapes, types and values that do not fit.
-UNFIT = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
+# What torch raises for shapes, types and values that do not fit (asserted: by losses under vmap).
+UNFIT = (RuntimeError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
 
 
 def call_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:

@@ -15,6 +15,7 @@ import lora_bounds
 import lora_dropout
 from lora_dropout.audit import audit
 from lora_dropout.probes.ensemble_curve import squared_loss_law
+from lora_dropout.probes.example_losses import example_losses
 from lora_dropout.probes.gap import generalization_gap
 from tests.torture import numbers
 from tests.torture.inputs import (
@@ -215,6 +216,12 @@ def test_an_audit_of_data_that_are_no_numbers_is_refused_before_its_training():
     config = lora_dropout.FitConfig(epochs=1)
     with pytest.raises(ValueError, match="train must have finite losses, got nan for example 0"):
         audit(model, (bad, targets), (good, targets), config=config, progress=False)
+
+
+def test_targets_that_a_loss_asserts_not_to_have_are_refused():
+    outputs, targets = torch.randn(5, 4), torch.zeros(5, 1, dtype=torch.long)
+    with pytest.raises(ValueError, match="targets must fit loss_fn and the model's outputs"):
+        example_losses(torch.nn.functional.cross_entropy, outputs, targets)
 
 
 @pytest.mark.parametrize("kind", [torch.complex64, torch.bool])
