@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lora_bounds.laws import LawName
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability, short
-from lora_dropout.masks import LAWS, MaskLaw, mean_factor
+from lora_dropout.masks import LAWS, mean_factor
 
 AdapterKind = Literal["lora", "adalora"]
 Inference = Literal["mean", "raw"]
@@ -26,7 +27,7 @@ class MaskConfig:
     """
 
     dropout: float = 0.5
-    mask: MaskLaw = "row_column"
+    mask: LawName = "row_column"
     rescale: bool = False
     inference: Inference = "mean"
 

@@ -1,6 +1,6 @@
 """From a run to a verdict: measure an adapter, evaluate every bound, say which hold.
 
-The one place where this package imports `lora_bounds`.
+The one place where this package imports bounds; of `lora_bounds` all else takes the mask laws alone.
 """
 
 from lora_dropout.audit.constants import Constants
