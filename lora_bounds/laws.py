@@ -106,7 +106,8 @@ class MaskLaw:
     def moments(self, *, dropout: ArrayLike) -> MaskMoments:
         """Compute mean, variance and correlations of the factors d.
 
-        Two entries that share s of their m bits have correlation k^(m-s) (1-k^s) / (1-k^m), k = 1-p.
+        Two entries that share s of their m bits have correlation k^(m-s) (1-k^s) / (1-k^m), with
+        k = 1-p.
 
         Args:
             dropout: the rate p in [0, 1].

@@ -65,7 +65,7 @@ def dropout_kl(
     law: LawName = "row_column",
     rows: ArrayLike = 1,
 ) -> Numbers:
-    """Compute the divergence of posterior and prior, Σ f ‖W-W0‖² / (2 s²) over the trained tensors W.
+    """Compute the divergence of posterior and prior, Σ f ‖W-W0‖² / (2 s²) over trained tensors W.
 
     The masks have one law under both, and an entry is noisy while it is in use, with probability
     f, so the divergence is the mean over masks of that between the Gaussians of the entries in use.

@@ -1,7 +1,8 @@
 """The sparsity regulariser of LoRA Dropout: arXiv 2404.09610 v1, Eqs. 9 to 11.
 
-LoRA Dropout at rate p masks rows of B and columns of A (the law row_column). An entry of the masked
-update survives if both of its masks do, so it is dropped with probability q(p) = 1 - (1-p)² = p (2-p):
+LoRA Dropout at rate p masks rows of B and columns of A (law row_column). An entry of the masked
+update survives if both of its masks do, so it is dropped with probability
+q(p) = 1 - (1-p)² = p (2-p):
 
 >>> drop_probability(dropout=0.5)
 0.75
@@ -16,7 +17,7 @@ from lora_bounds.laws import LawName, MaskMoments, mask_law
 from lora_bounds.laws import MaskLaw as MaskLaw
 from lora_bounds.rounding import Array, Numbers, plain, quiet
 
-# The paper's own law: q and λ q are its here, unless a function takes another.
+# The paper's own law, of which q and λ q here speak.
 _PAPER = mask_law("row_column")
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lora_bounds.laws import MASK_LAWS, LawName
 from lora_bounds.ledger.enumeration import masked_updates, mean_and_variance
 from lora_bounds.ledger.evidence import (
     ALGEBRA,
@@ -10,7 +11,6 @@ from lora_bounds.ledger.evidence import (
     agreement,
     unseen,
 )
-from lora_bounds.laws import MASK_LAWS, LawName
 from lora_bounds.linear import (
     QuadraticLaw,
     effective_moment,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_bounds.laws import LawName
 from lora_dropout.batching import LossFn
 from lora_dropout.checks import check_count
 from lora_dropout.evaluation import Data, check_data
@@ -18,7 +19,6 @@ from lora_dropout.probes.curvature import Curvature, curvature
 from lora_dropout.probes.intervals import Interval, t_interval
 from lora_dropout.probes.lipschitz import ball_lipschitz, segment_lipschitz
 from lora_dropout.probes.stability import Stability, leave_one_out
-from lora_bounds.laws import LawName
 from lora_dropout.regularization import drop_probability
 
 SEGMENTS, POINTS = 8, 5

@@ -160,7 +160,7 @@ def _rows_of_an_example(model: nn.Module, inputs: Inputs) -> dict[str, float]:
 
 
 def _rows_seen(model: nn.Module, inputs: Inputs) -> Counter[str]:
-    """How many rows each masked layer gets in a pass, all its calls together."""
+    # By layer, all its calls in one pass together.
     seen: Counter[str] = Counter()
     training = [module for module in model.modules() if module.training]
 
