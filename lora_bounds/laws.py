@@ -191,11 +191,11 @@ _LAWS: dict[str, MaskLaw] = {
 }
 
 
-def mask_law(name: LawName) -> MaskLaw:
+def mask_law(law: LawName) -> MaskLaw:
     """Look a law up.
 
     Args:
-        name: ``"row_column"`` is LoRA Dropout (Eq. 2), ``"rank"`` masks rank-one terms,
+        law: ``"row_column"`` is LoRA Dropout (Eq. 2), ``"rank"`` masks rank-one terms,
             ``"activation"`` is the usual dropout on inputs with its factor 1/(1-p),
             ``"entrywise"`` drops entries of B A independently, and ``"none"`` masks nothing.
 
@@ -205,5 +205,5 @@ def mask_law(name: LawName) -> MaskLaw:
     >>> mask_law("activation").kl_factor("A", dropout=0.5, rows=2)
     0.75
     """
-    checks.choice("law", name, MASK_LAWS)
-    return _LAWS[name]
+    checks.choice("law", law, MASK_LAWS)
+    return _LAWS[law]

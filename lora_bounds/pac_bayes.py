@@ -36,6 +36,8 @@ def _norm_in_use(
 ) -> Array:
     # The mean over masks of the squared norm of the moves of those entries that are in use.
     found = mask_law(law)
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    count = checks.numbers("rows", rows, "[1, inf]")
     if isinstance(squared_norm, Mapping):
         parts: dict[TensorKind, ArrayLike] = dict(squared_norm)
         shown = {f"squared_norm[{kind!r}]": norm for kind, norm in parts.items()}
@@ -49,7 +51,7 @@ def _norm_in_use(
         )
     return np.asarray(
         sum(
-            found.kl_factor(kind, dropout=dropout, rows=rows)
+            found.kl_factor(kind, dropout=p, rows=count)
             * checks.numbers("squared_norm", norm, "[0, inf)")
             for kind, norm in parts.items()
         )

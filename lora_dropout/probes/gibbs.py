@@ -107,7 +107,7 @@ def gibbs_kl(
     Returns:
         Divergences in nats, rounded up, shape (K,).
     """
-    layers = need_masked_layers(model)
+    layers, n = need_masked_layers(model), batch_length(inputs)
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
     places: dict[int, tuple[str, TensorKind]] = {}
     for name, layer in layers.items():
@@ -123,7 +123,7 @@ def gibbs_kl(
             norms[name][kind] = norms[name].get(kind, 0.0) + moved
         else:
             free += moved
-    rows = _rows_of_an_example(model, inputs)
+    rows = _rows_of_an_example(model, inputs, n)
     width = check_array("widths", widths)
     total = np.asarray(dropout_kl(dropout=0.0, law="none", squared_norm=free, width=width))
     for name, layer in layers.items():
@@ -142,14 +142,14 @@ _KINDS: dict[str, TensorKind] = {"lora_A": "A", "lora_B": "B", "lora_E": "E"}
 
 
 @torch.no_grad()
-def _rows_of_an_example(model: nn.Module, inputs: Inputs) -> dict[str, float]:
+def _rows_of_an_example(model: nn.Module, inputs: Inputs, n: int) -> dict[str, float]:
     layers = need_masked_layers(model)
     if all(layer.spec.law != "activation" for layer in layers.values()):
         return dict.fromkeys(layers, 1.0)
     device = model_device(model)
     inputs = map_inputs(lambda t: t.to(device), inputs)
-    one, n = map_inputs(lambda t: t[:1], inputs), batch_length(inputs)
-    alone, together = _rows_seen(model, one), _rows_seen(model, inputs)
+    alone = _rows_seen(model, map_inputs(lambda t: t[:1], inputs))
+    together = _rows_seen(model, inputs)
     # Rows that belong to no example, such as relative positions, are seen by each of them.
     return {
         name: float(alone[name])
