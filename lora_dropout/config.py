@@ -16,7 +16,7 @@ class MaskConfig:
     """The masks of an adapter, whatever holds its factors (arXiv 2404.09610 v1, section 3).
 
     Attributes:
-        dropout: Rate p in [0, 1] of the mask law.
+        dropout: Rate p in [0, 1] of the mask law's own bits (see `lora_bounds.mask_law`).
         mask: Mask law: `row_column` (the paper's, Eq. 2), `rank`, `entrywise`, `activation`
             (the usual `lora_dropout`, scaled by 1/(1-p)) or `none`.
         rescale: Off is the paper (Eq. 3). On, the masked update is divided by the mean of its
