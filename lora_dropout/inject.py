@@ -83,8 +83,18 @@ def adapter_config(model: nn.Module) -> LoRADropoutConfig:
 
     Returns:
         Its configuration.
+
+    Raises:
+        ValueError: If layers differ in it: no one setting is then the model's.
     """
-    return next(iter(need_adapters(model).values())).config
+    (first, layer), *others = need_adapters(model).items()
+    for name, other in others:
+        if other.config != layer.config:
+            raise ValueError(
+                f"model must have one adapter configuration, layers {first!r} and {name!r} differ: "
+                f"got {layer.config} and {other.config}"
+            )
+    return layer.config
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

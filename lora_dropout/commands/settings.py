@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bounds.laws import MASK_LAWS
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
 from lora_dropout.commands.options import option
 from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.catalogue import TASK_NAMES
 
-# lora_dropout.masks.LAWS, without importing torch for it
-_LAWS = ("row_column", "rank", "activation", "entrywise", "none")
 _INFERENCE = ("ensemble", "mean", "raw")
 
 
@@ -30,7 +29,7 @@ class RunSettings:
     rank: int = option(8, help="rank r")
     alpha: float = option(16.0, help="the update is scaled by alpha / rank")
     target_modules: tuple[str, ...] = option(("all-linear",), help="layers to adapt")
-    mask: str = option("row_column", help="mask law", choices=_LAWS)
+    mask: str = option("row_column", help="mask law", choices=MASK_LAWS)
     instances: int = option(4, help="mask draws N of the training loss (Eq. 7)")
     mode: str = option(
         "loop",

@@ -9,6 +9,7 @@ from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, Par
 from peft.tuners.lora.tp_layer import LoraParallelLinear
 from torch import nn
 
+from lora_bounds.laws import LawName
 from lora_dropout.checks import check_type
 from lora_dropout.config import Inference
 from lora_dropout.hf.attached_layer import (
@@ -20,7 +21,6 @@ from lora_dropout.hf.attached_layer import (
     peft_class,
 )
 from lora_dropout.masked_layer import masked_layers
-from lora_dropout.masks import MaskLaw
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -41,7 +41,7 @@ def attach(
     model: ModelT,
     *,
     dropout: float = 0.5,
-    mask: MaskLaw = "row_column",
+    mask: LawName = "row_column",
     n_instances: int = 4,
     rescale: bool = True,
     inference: Inference = "mean",
