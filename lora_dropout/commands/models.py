@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from transformers import (
 
 from lora_dropout.adapter_io import WEIGHTS
 from lora_dropout.commands.trust import check_adapter, check_base, check_code, check_repository
+from lora_dropout.commands.whole_modules import (
+    check_shapes,
+    drawn_modules,
+    linear_layers,
+    whole_modules,
+)
 from lora_dropout.config import MaskConfig
 from lora_dropout.hf import attach
 from lora_dropout.tasks.text import TextTask
@@ -34,6 +41,23 @@ _HEADS: dict[str, tuple[Any, TaskType]] = {
 _REMOTE_CODE = "it brings code of its own, which runs only with --trust-remote-code. "
 
 
+@dataclass(frozen=True)
+class Base:
+    """A base model with the head of a task.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        order: Class names in the order of the model's outputs.
+        drawn: Names of the modules that its files hold no weights for, drawn from the seed.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    order: tuple[str, ...]
+    drawn: tuple[str, ...] = ()
+
+
 def load_base(
     name: str,
     task: TextTask,
@@ -43,24 +67,24 @@ def load_base(
     trust_remote_code: bool = False,
     precision: str = "float32",
     empty: bool = False,
-) -> tuple[nn.Module, Any, tuple[str, ...]]:
+) -> Base:
     """Load a base model with the head a task needs, and its tokenizer.
 
     Args:
         name: On the hub, or a folder, for which the hub is never asked. Weights are read from
             safetensors files only.
         task: The task.
-        seed: Of the weights of a head that the model does not bring.
+        seed: Of the weights that the model does not bring, as those of a new head.
         revision: On the hub.
         trust_remote_code: Whether code in the repository may run.
         precision: `float32`, or `bf16` for base weights in bfloat16.
         empty: Make the model without weights, on the meta device.
 
     Returns:
-        (model, tokenizer, class names in the order of the model's outputs).
+        The model; of one made without weights it is not known which ones its files lack.
 
     Raises:
-        OSError: If the model cannot be had.
+        OSError: If the model cannot be had, or its weights do not fit its settings.
     """
     local = Path(name).is_dir()
     common = {
@@ -92,20 +116,22 @@ def load_base(
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         if empty:
             with torch.device("meta"):
-                return auto.from_config(config, dtype=dtype), tokenizer, order
+                return Base(auto.from_config(config, dtype=dtype), tokenizer, order)
         torch.manual_seed(seed)
-        model = auto.from_pretrained(
+        model, info = auto.from_pretrained(
             name,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # a head of another task gives way to a new one
+            output_loading_info=True,
             **common,
         )
+        check_shapes(model, info)
     except (OSError, ValueError, SafetensorError) as error:
         hint = "" if trust_remote_code or "trust_remote_code" not in str(error) else _REMOTE_CODE
         raise OSError(f"--model: {name!r} could not be loaded: {hint}{error}") from error
-    return model, tokenizer, order
+    return Base(model, tokenizer, order, drawn_modules(info))
 
 
 def class_order(config: Any, labels: Sequence[str]) -> tuple[str, ...]:
@@ -162,26 +188,29 @@ def choose_length(wanted: int | None, task: TextTask, model: nn.Module, tokenize
 
 
 def add_adapter(
-    model: nn.Module,
+    base: Base,
     task: TextTask,
     *,
     adapter: str,
     rank: int,
     alpha: float,
     target_modules: Sequence[str],
+    modules_to_save: Sequence[str] = (),
     total_steps: int = 1,
     lora_dropout: float = 0.0,
     seed: int = 0,
 ) -> Any:
-    """Put a PEFT adapter on a model; all else but the head is frozen.
+    """Put a PEFT adapter on a model; all else but `whole_modules` is frozen.
 
     Args:
-        model: Of `transformers`.
-        task: Its head is trained whole and saved with the adapter.
+        base: The model; its head, and what its files lack, is trained whole and saved with the
+            adapter.
+        task: The task.
         adapter: `lora` or `adalora`.
         rank: Rank r; AdaLoRA prunes from 3r/2 to r on average, as in its paper.
         alpha: Scale.
         target_modules: Names, or `all-linear`.
+        modules_to_save: What to train whole instead of the head and what the files lack.
         total_steps: Of the training; AdaLoRA's schedule needs them.
         lora_dropout: PEFT's own dropout.
         seed: Of the initial factors.
@@ -190,12 +219,17 @@ def add_adapter(
         The PEFT model; what is trained is in float32.
 
     Raises:
-        ValueError: If no layer matches.
+        ValueError: If no layer matches, or a module would be neither trained nor saved.
     """
+    whole = whole_modules(base.model, task.head, base.drawn, modules_to_save)
+    targets = list(target_modules)
+    if "all-linear" in targets:
+        targets = linear_layers(base.model, whole)
     common: dict[str, Any] = {
         "lora_alpha": alpha,
         "lora_dropout": lora_dropout,
-        "target_modules": "all-linear" if "all-linear" in target_modules else list(target_modules),
+        "target_modules": targets,
+        "modules_to_save": list(whole) or None,
         "task_type": _HEADS[task.head][1],
     }
     if adapter == "adalora":
@@ -211,14 +245,20 @@ def add_adapter(
         )
     else:
         config = LoraConfig(r=rank, **common)
-    if "all-linear" in target_modules and task.head == "spans":
-        config.exclude_modules = ["qa_outputs"]  # PEFT spares other heads by itself
     torch.manual_seed(seed)
     try:
         with _quiet():
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(base.model, config)
     except ValueError as error:
-        raise ValueError(f"--target-modules: {error}") from error
+        name = "all-linear does not suit this model, name layers: " * ("all-linear" in target_modules)
+        raise ValueError(f"--target-modules: {name}{error}") from error
+    config.modules_to_save = sorted(set(config.modules_to_save or ())) or None  # PEFT adds its own
+    if getattr(config, "target_parameters", None):  # PEFT's translation of the names of single experts
+        raise ValueError(
+            f"--target-modules: {' '.join(target_modules)} names experts, which this model holds "
+            f"as bare parameters ({', '.join(sorted(config.target_parameters))}) that no mask "
+            "fits: leave them out; all-linear does"
+        )
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
