@@ -95,4 +95,3 @@ class _AllocateRanks(TrainerCallback):
     def _end(self) -> int:
         # The step whose allocation is the last one.
         return self._config().total_step - self._config().tfinal
-

@@ -29,9 +29,9 @@ class LoRADropoutMixin:
 
     Under `loop` each instance has a backward pass of its own, so memory is that of one instance.
     With gradient checkpointing every recomputation meets its masks, in all modes. Losses are scaled
-    as the Trainer scales them, in gradient accumulation too. The ranks of PEFT's AdaLoRA fall as its
-    `AdaLoraConfig` says; a callback of your own that calls `update_and_allocate` counts no gradient
-    a second time.
+    as the Trainer scales them, in gradient accumulation too. The ranks of PEFT's AdaLoRA fall as
+    its `AdaLoraConfig` says; a callback of your own that calls `update_and_allocate` counts no
+    gradient a second time.
 
     Args:
         *args: For the Trainer.
@@ -73,7 +73,7 @@ class LoRADropoutMixin:
         self._micro_step = (-1, 0)
         self._scaling_known = False
         self._check_parallelism()
-        allocate_ranks(self)  # type: ignore[arg-type]
+        allocate_ranks(self)
 
     # What the mixin uses of the Trainer it is put before.
     model: nn.Module
