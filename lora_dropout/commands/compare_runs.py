@@ -71,9 +71,7 @@ def make_cell(
         "seed": seed,
         "tuning": tuning,
         # A tuning run knows nothing of the dev sets.
-        "inputs": {
-            k: v for k, v in inputs.items() if k != "revision" and (k, tuning) != ("dev", 1)
-        },
+        "inputs": {k: inputs[k] for k in ("model", "train", *(() if tuning else ("dev",)))},
     }
 
 
