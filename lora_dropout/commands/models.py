@@ -440,6 +440,8 @@ def _quiet() -> Iterator[None]:
     # Advice that the command follows by itself: on saving, and on GPT-2's transposed layers.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="with rescale=False", category=UserWarning)
+        # Of names of experts, which are refused.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
         # AdaLoRA's checkpoints, where a layer has lost its whole rank.
         warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
         warnings.filterwarnings("ignore", message="fan_in_fan_out", category=UserWarning)
