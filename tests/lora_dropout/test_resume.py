@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ def test_other_means_are_refused_by_name(
 def test_what_was_trained_is_saved_before_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dev set that cannot be measured: the adapter is there, whole, and evaluate measures it."""
     folder = world.fresh() / "run"
-    options = world.train_options(folder, "--no-rescale", "--dropout", 0.3)
+    settings = ["--no-rescale", "--dropout", 0.3]
+    options = world.train_options(folder, *settings)
 
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("out of memory")
@@ -153,9 +154,7 @@ def test_what_was_trained_is_saved_before_it_is_measured(monkeypatch: pytest.Mon
     assert completed["results"]["dev"]["loss"] == pytest.approx(measured["loss"], rel=1e-5)
     # The measured network is the trained one, to the last bit, though it was folded in between.
     again = world.fresh() / "run"
-    status, printed = world.command(
-        *options[:-4], "--no-rescale", "--dropout", 0.3, "--output", again
-    )
+    status, printed = world.command(*world.train_options(again, *settings))
     assert status == 0, printed
     assert record(again)["results"]["dev"]["loss"] == completed["results"]["dev"]["loss"]
 
@@ -165,7 +164,7 @@ def test_what_cannot_be_encoded_is_found_before_training(tmp_path: Path) -> None
     data.mkdir()
     for split, question in (("train", "who is he"), ("dev", "who is " * 40)):
         qas = [{"id": "1", "question": question, "answers": [{"text": "he", "answer_start": 0}]}]
-        content = {"data": [{"paragraphs": [{"context": "he is in rome", "qas": qas}]}]}
+        content = {"data": [{"paragraphs": [{"context": f"he is in rome {split}", "qas": qas}]}]}
         (data / f"{split}-v1.1.json").write_text(json.dumps(content))
     options = ["--model", world.base(), "--task", "squad", "--data", data, "--output", out]
     status, printed = world.command("train", *options)
@@ -196,13 +195,11 @@ def test_runs_of_a_comparison_are_known_by_content(tmp_path: Path) -> None:
     path = other / "train.tsv"
     state = path.stat()
     path.write_text(path.read_text().replace("good\t1", "good\t0", 1))
-    import os
-
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert path.stat().st_size == state.st_size
     task: Any = find_task("sst2")
-    read: Callable[[Path], str] = lambda folder: rows_identity(task.load(folder))  # noqa: E731
-    assert read(one) == read(world.data()) != read(other)
+    first, second, third = (rows_identity(task.load(f)) for f in (one, world.data(), other))
+    assert first == second != third
     copy = Path(shutil.copytree(world.base(), tmp_path / "bert"))
     assert model_identity(str(copy), None) == model_identity(str(world.base()), None)
     (copy / "README.md").write_text("for people")
