@@ -18,12 +18,12 @@ def check_model(flag: str, name: str) -> None:
         NotADirectoryError: If it is a file.
     """
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         if not any((path / file).is_file() for file in (_CONFIG, _ADAPTER)):
             raise FileNotFoundError(
                 f"{flag}: {name!r} could not be loaded: there is no {_CONFIG} in this folder"
             )
-    elif path.exists():
+    elif name and path.exists():
         raise NotADirectoryError(
             f"{flag}: {name!r} could not be loaded: it is a file, name the model's folder"
         )
