@@ -151,7 +151,7 @@ def card(record: Mapping[str, Any]) -> str:
         "from peft import PeftModel",
         f"from transformers import {name}",
         "",
-        f"base = {name}.from_pretrained({settings['model']!r}, {shown})",
+        f"base = {name}.from_pretrained({base or Path(settings['model']).name!r}, {shown})",
         f"model = PeftModel.from_pretrained(base, {str(settings['output'])!r}).eval()",
         "```",
         "",

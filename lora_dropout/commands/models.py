@@ -310,7 +310,7 @@ def add_adapter(
             tinit=total_steps // 10,
             tfinal=3 * total_steps // 10,
             deltaT=max(1, total_steps // 100),
-            total_step=max(2, total_steps),
+            total_step=total_steps,
             **common,
         )
     else:
@@ -359,6 +359,22 @@ def put_masks(model: nn.Module, masks: MaskConfig, *, n_instances: int) -> nn.Mo
             rescale=masks.rescale,
             inference=masks.inference,
         )
+
+
+def saved_modules(model: nn.Module) -> list[str]:
+    """The modules that are trained whole and saved with an adapter.
+
+    Args:
+        model: A PEFT model.
+
+    Returns:
+        Their names in the base model.
+    """
+    return [
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    ]
 
 
 def save_folded(model: Any, folder: Path) -> None:
@@ -411,8 +427,8 @@ def load_trained(
         raise ValueError(
             f"{folder / WEIGHTS} is damaged or no safetensors file: {error}"
         ) from error
-    saved = [name for name, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
-    lost = [name for name in base.drawn if not any(_covers(outer, name) for outer in saved)]
+    saved = saved_modules(model)
+    lost = [n for n in base.drawn if not any(f"{n}.".startswith(f"{outer}.") for outer in saved)]
     if lost:
         warnings.warn(
             f"neither {folder} nor the base model's files hold weights for {', '.join(lost)}: they "
@@ -428,11 +444,6 @@ def load_trained(
                     getattr(factors, "weight", factors).div_(masks.mean_factor)
         put_masks(model, masks, n_instances=n_instances)
     return model.eval()
-
-
-def _covers(wrapper: str, name: str) -> bool:
-    outer = wrapper.removeprefix("base_model.model.")
-    return name == outer or name.startswith(f"{outer}.")
 
 
 @contextmanager

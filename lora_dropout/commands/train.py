@@ -201,7 +201,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         "inputs": inputs,
         "plain": models.plain_arguments(found, task, settings.precision),
         "classes": found.order,
-        "trained_whole": model.peft_config["default"].modules_to_save or [],
+        "trained_whole": models.saved_modules(model),
         "inference": settings.inference,
         "max_length": length,
         "n_train": len(rows),

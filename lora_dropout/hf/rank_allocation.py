@@ -76,9 +76,10 @@ class _AllocateRanks(TrainerCallback):
             )
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        last = state.global_step + 1 >= state.max_steps
-        step = max(state.global_step, self._end()) if last else state.global_step
-        self.tuner.update_and_allocate(step)
+        self.tuner.update_and_allocate(state.global_step)
+        if state.global_step + 1 == state.max_steps == self._end():
+            # The last allocation is due after the last step; it takes no gradient into account.
+            AdaLoraModel.update_and_allocate(self.tuner, self._end())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step < min(self._end() + 1, state.max_steps):

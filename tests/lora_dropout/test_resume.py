@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lora_dropout.commands import identity, measuring
+from lora_dropout.commands import compare_runs, identity, measuring
 from lora_dropout.commands.identity import MAY_DIFFER, model_identity, rows_identity
 from lora_dropout.commands.options import flag_of
 from lora_dropout.commands.settings import CompareSettings, RunSettings, TrainSettings
@@ -187,6 +187,30 @@ def test_train_and_compare_have_one_default_for_each_setting() -> None:
     both = set(train) & set(compare)
     assert both == {"dropout"} and compare["dropout"] == (train["dropout"],)
     assert shared["rescale"] is True
+
+
+def test_what_is_compared_is_what_gets_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By defaults, on the same data, seed and rates: the same weights, to the last bit."""
+    options = ["--model", world.base(), "--task", "sst2", "--data", world.data(), "--epochs", 1]
+    folder = world.fresh() / "run"
+    status, printed = world.command("train", *options, "--output", folder, "--learning-rate", 0.003)
+    assert status == 0, printed
+    settings = CompareSettings(
+        model=str(world.base()), task="sst2", data=world.data(), output=folder, epochs=1.0,
+        n_validation=2,
+    )  # fmt: skip
+    cell = compare_runs.make_cell(
+        settings, method="lora_dropout", rate=settings.dropout[0], learning_rate=0.003, seed=0,
+        tuning=False, inputs=compare_runs.check_runs(settings),
+    )  # fmt: skip
+    # Without a validation set of its own.
+    monkeypatch.setattr(compare_runs, "_set_aside", lambda train, *_: (train, train))
+    found = compare_runs.run_cell(cell)
+    assert found["adapter_digest"] == record(folder)["adapter_digest"]
+    assert set(found["results"]) == {"ensemble", "mean"}  # raw is the mean network here
+    trained = record(folder)["results"]["dev"]
+    for name in ("loss", "accuracy", "ece"):
+        assert found["results"]["ensemble"]["dev"][name] == trained[name]
 
 
 def test_runs_of_a_comparison_are_known_by_content(tmp_path: Path) -> None:

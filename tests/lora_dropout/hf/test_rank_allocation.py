@@ -65,6 +65,7 @@ def kept(model: nn.Module) -> list[int]:
         ({}, {}),
         ({"tfinal": 0}, {}),  # the last step is the one that would finish it
         ({"tfinal": 0, "deltaT": 5}, {}),
+        ({"tinit": 0, "tfinal": 0, "total_step": 1}, {"max_steps": 1}),
         ({"total_step": 8}, {}),
         ({}, {"gradient_accumulation_steps": 2}),
         ({}, {"save_strategy": "steps", "save_steps": 3}),  # PEFT shortens names as it saves
