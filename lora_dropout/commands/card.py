@@ -141,6 +141,8 @@ def card(record: Mapping[str, Any]) -> str:
         notes.append(
             f"{record['overlap_left_out']} training examples that a dev set has too were left out."
         )
+    if settings["precision"] == "bf16":
+        notes.append("Measured under bfloat16 autocast; other passes round otherwise.")
     lines += ["", *notes, ""]
     shown = ", ".join(f"{key}={value!r}" for key, value in record["plain"]["arguments"].items())
     name = record["plain"]["class"]

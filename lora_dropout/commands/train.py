@@ -337,6 +337,8 @@ def saved_run(folder: Path) -> dict[str, Any]:
         settings = record["settings"]
         for name in ("model", "task", "dropout", "mask", "rescale"):
             settings[name]
+        # What an older record lacks; where it is there, it must be such.
+        dict(record.get("inputs", {})), dict(dict(record.get("plain", {})).get("arguments", {}))
         return record
     except OSError as error:
         raise ValueError(f"{folder} holds no finished run of `lora-dropout train`") from error
