@@ -98,6 +98,11 @@ def fit(
     for name, layer in need_masked_layers(model).items():
         if layer.merged:
             raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
+    if hasattr(getattr(model, "base_model", None), "rankallocator"):
+        raise ValueError(
+            "model must have no trainable AdaLoRA adapter of PEFT, whose ranks would not fall "
+            "here: train it by LoRADropoutTrainer, or use adapter='adalora' and rank_budget"
+        )
     run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
     if checkpoint_folder is not None:
         state = load_checkpoint(checkpoint_folder, settings=run.settings)

@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
         text = field.metadata["help"].replace("%", "%%")
         if field.default is dataclasses.MISSING:
             text += " (required)"
-        elif field.default not in (None, False):
+        elif field.default not in (None, False, ()):
             shown = field.default
             text += f" (default {' '.join(map(str, shown)) if many else shown})"
         common: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}

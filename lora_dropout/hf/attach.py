@@ -53,7 +53,9 @@ def attach(
     mode a forward pass draws one mask a layer; `LoRADropoutTrainer`, or `instance_losses` in a
     loop of your own, trains by the N-instance loss (Eq. 7). In eval mode the masks are off, and
     `ensemble_predict` or the trainer puts them on for the ensemble (Eq. 8). `sample_masks`,
-    `use_masks`, `instance_loss`, `ensemble_predict` and `fit` work as on an adapted model.
+    `use_masks`, `instance_loss`, `ensemble_predict` and `fit` work as on an adapted model. The
+    ranks of AdaLoRA fall under `LoRADropoutTrainer`; in a loop of your own, call PEFT's
+    `update_and_allocate` after each optimiser step (`fit` refuses such a model).
 
     What is saved. `save_pretrained` writes what it wrote before: PEFT's factors, without masks.
     Plain PEFT then computes the raw update B A. With `rescale` (the default here) the masked

@@ -14,6 +14,7 @@ from lora_dropout.ensemble import Prediction
 from lora_dropout.hashing import name_key
 from lora_dropout.hf.attach import attached_config
 from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
+from lora_dropout.hf.rank_allocation import allocate_ranks
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
 from lora_dropout.objective import InstanceMode
 from lora_dropout.seeds import derived_generator
@@ -29,7 +30,9 @@ class LoRADropoutMixin:
 
     Under `loop` each instance has a backward pass of its own, so memory is that of one instance.
     With gradient checkpointing every recomputation meets its masks, in all modes. Losses are scaled
-    as the Trainer scales them, in gradient accumulation too.
+    as the Trainer scales them, in gradient accumulation too. The ranks of PEFT's AdaLoRA fall as
+    its `AdaLoraConfig` says; a callback of your own that calls `update_and_allocate` counts no
+    gradient a second time.
 
     Args:
         *args: For the Trainer.
@@ -71,6 +74,7 @@ class LoRADropoutMixin:
         self._micro_step = (-1, 0)
         self._scaling_known = False
         self._check_parallelism()
+        allocate_ranks(self)
 
     # What the mixin uses of the Trainer it is put before.
     model: nn.Module

@@ -434,6 +434,7 @@ def compare_options(bert: Path, glue: Path, output: Path, *more: str) -> list[st
     options = ["compare", "--model", str(bert), "--task", "sst2", "--data", str(glue)]
     options += ["--output", str(output), "--n-train", "32", "--n-validation", "24", "--seeds", "2"]
     options += ["--epochs", "1", "--learning-rates", "0.003", "0.01", "--instances", "2"]
+    options += ["--no-rescale"]  # else the mean network is the raw one
     return [*options, "--eval-instances", "2", "--mode", "grouped", *more]
 
 
