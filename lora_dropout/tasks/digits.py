@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lora_dropout.checks import MOST, check_count, check_type
+from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.vit import VisionTransformer
+from lora_dropout.threads import fixed_threads
 
 Pair = tuple[Tensor, Tensor]
 
@@ -62,7 +64,7 @@ def digits_target(*, seed: int, n_train: int = 64, n_validation: int = 100) -> D
     Raises:
         ValueError: If the pool of 597 images is too small.
     """
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed, maximum=TORCH_BITS)
     check_count("n_train", n_train, minimum=10)
     check_count("n_validation", n_validation, minimum=10)
     _, (images, labels), test = _parts()
@@ -94,13 +96,13 @@ def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -
         progress: Whether to show a progress bar.
 
     Returns:
-        The trained model, in eval mode.
+        The trained model, in eval mode; the same bits whatever the number of threads.
     """
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed, maximum=TORCH_BITS)
     check_count("epochs", epochs, maximum=MOST)
     check_type("progress", progress, bool, "a bool")
     images, labels = digits_source()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), fixed_threads():
         torch.manual_seed(seed)
         model = VisionTransformer()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
