@@ -14,6 +14,7 @@ from lora_dropout.ensemble import Average, Prediction, split_inputs
 from lora_dropout.inject import need_adapters, trainable_parameters
 from lora_dropout.replicas.memory import default_pass_rows
 from lora_dropout.replicas.stack import Stack
+from lora_dropout.seeds import check_seed, seeded_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Replicas:
                 `ensemble`.
             n_instances: Ensemble size N.
             seed: Seed of the ensemble's masks, the same for all replicas: those of `predict` with
-                a generator of this seed.
+                `seeded_generator(seed)`.
             average: What the ensemble averages.
             max_rows: Greatest number of examples of one replica in one pass (see
                 `ensemble_predict`); where they are large, fewer are taken.
@@ -99,7 +100,7 @@ class Replicas:
         check_choice("average", average, get_args(Average))
         check_count("n_instances", n_instances)
         check_count("max_rows", max_rows)
-        generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
+        generator = seeded_generator(check_seed("seed", seed))
         seeds = None
         if inference == "ensemble":
             seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
