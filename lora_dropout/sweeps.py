@@ -4,7 +4,6 @@ One JSON file a cell, with its settings, written whole or not at all. The driver
 calls `run_cells`) keeps every result as it arrives, so that workers need no common disk.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.engines import ENGINES, Engine, Failure
 from lora_dropout.files import atomic_path, json_digest, remove_orphans
+from lora_dropout.identity import files_digest, package_digest
 
 Cell = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ class Store:
     def __init__(self, folder: str | Path, *, code: Sequence[str | Path] = ()) -> None:
         self.folder = check_path("folder", folder)
         code = check_sequence("code", code, (str, Path))
-        self._code = [package_digest(), _digest([Path(file) for file in code])]
+        self._code = [package_digest(), files_digest([Path(file) for file in code])]
 
     def path(self, cell: Cell) -> Path:
         """Where a cell's result is.
@@ -203,20 +203,3 @@ def _raise(cells: Sequence[Cell], failures: Sequence[tuple[int, Failure]]) -> No
 
 def _package() -> Path:
     return Path(lora_dropout.__file__).parent
-
-
-@functools.cache  # what this process runs, whatever happens to the files meanwhile
-def package_digest() -> str:
-    """A digest of the source of `lora_dropout`.
-
-    Returns:
-        Hexadecimal digest.
-    """
-    return _digest(sorted(_package().rglob("*.py")))
-
-
-def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
