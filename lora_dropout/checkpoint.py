@@ -2,8 +2,7 @@
 
 import hashlib
 import io
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,8 @@ def check_state(
     state: Mapping[str, Any],
     like: Mapping[str, Any],
     *,
-    nan_ok: tuple[str, ...],
+    infinite: tuple[str, ...] = (),
+    nan: tuple[str, ...] = (),
 ) -> None:
     """Check that a checkpoint holds what is about to be taken from it, before anything is.
 
@@ -114,13 +114,14 @@ def check_state(
         folder: Checkpoint folder.
         state: From `load_checkpoint`.
         like: A state of the same run: its keys, types, shapes and dtypes.
-        nan_ok: Fields whose numbers need not be finite.
+        infinite: Fields whose numbers may be infinite.
+        nan: Fields whose numbers may be anything.
 
     Raises:
         ValueError: If a field is missing or unknown, of another type or shape, or not finite; the
             message names file and field.
     """
-    for problem in _problems(state, like, "", nan_ok):
+    for problem in _problems(state, like, "", infinite, nan):
         raise ValueError(damage(folder, problem))
 
 
@@ -137,7 +138,9 @@ def damage(folder: str | Path, problem: str) -> str:
     return f"{Path(folder) / NAME} is damaged, remove it to start afresh: {problem}"
 
 
-def _problems(value: Any, like: Any, name: str, nan_ok: tuple[str, ...]) -> Any:
+def _problems(
+    value: Any, like: Any, name: str, infinite: tuple[str, ...], nan: tuple[str, ...]
+) -> Iterator[str]:
     shown = name or "the checkpoint"
     if isinstance(like, Tensor):
         if not isinstance(value, Tensor):
@@ -147,7 +150,9 @@ def _problems(value: Any, like: Any, name: str, nan_ok: tuple[str, ...]) -> Any:
                 f"{shown} must be {like.dtype} of shape {tuple(like.shape)}, got {value.dtype} of "
                 f"shape {tuple(value.shape)}"
             )
-        elif not name.startswith(nan_ok) and not torch.isfinite(value).all():
+        elif name not in nan and value.isnan().any():
+            yield f"{shown} must hold numbers, got NaN"
+        elif name not in nan and name not in infinite and value.isinf().any():
             yield f"{shown} must be finite"
     elif isinstance(like, Mapping):
         if not isinstance(value, Mapping):
@@ -161,11 +166,9 @@ def _problems(value: Any, like: Any, name: str, nan_ok: tuple[str, ...]) -> Any:
                 yield f"{name}{'.' * bool(name)}{key} is unknown"
             else:
                 inner = f"{name}{'.' * bool(name)}{key}"
-                yield from _problems(value[key], like[key], inner, nan_ok)
+                yield from _problems(value[key], like[key], inner, infinite, nan)
     elif type(value) is not type(like):
         yield f"{shown} must be {type(like).__name__}, got {type(value).__name__}"
-    elif isinstance(value, float) and not math.isfinite(value) and not name.startswith(nan_ok):
-        yield f"{shown} must be finite, got {value}"
 
 
 def fingerprint(data: Data) -> str:

@@ -229,9 +229,7 @@ class _Description:
                 ):
                     continue
                 # In a library's class, only what somebody has put there since.
-                if not library or (
-                    isinstance(entry, types.FunctionType) and not _is_library_code(entry)
-                ):
+                if not library or _is_foreign(entry):
                     parts.append((key, self.of(entry)))
         return tuple(parts)
 
@@ -257,9 +255,14 @@ class _Description:
                 continue
             entry = value.__globals__[name]
             found[name] = self.of(entry)
-            if isinstance(entry, types.ModuleType) and not _is_library(entry.__name__):
-                own = {key: self.of(vars(entry)[key]) for key in names if key in vars(entry)}
-                found[name] = (found[name], sorted(own.items()))
+            if isinstance(entry, types.ModuleType):
+                library, inside = _is_library(entry.__name__), vars(entry)
+                own = [
+                    (key, self.of(inside[key]))
+                    for key in sorted(names)
+                    if key in inside and not (library and not _is_foreign(inside[key]))
+                ]
+                found[name] = (found[name], own)
         return ("function", self.of(value.__code__), self.of(held), sorted(found.items()))
 
     def _code(self, value: types.CodeType) -> Any:
@@ -280,6 +283,11 @@ def _names(code: types.CodeType, found: dict[str, None]) -> None:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             _names(constant, found)
+
+
+def _is_foreign(value: Any) -> bool:
+    # What somebody has put into a library since.
+    return isinstance(value, types.FunctionType) and not _is_library_code(value)
 
 
 def _is_library_code(function: types.FunctionType) -> bool:

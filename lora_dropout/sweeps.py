@@ -31,6 +31,10 @@ Cell = Mapping[str, Any]
 _MISSING = object()
 
 
+class DamagedError(ValueError):
+    """A result on disk is not what was written."""
+
+
 class Store:
     """Results by the settings that made them.
 
@@ -70,7 +74,7 @@ class Store:
             The value as JSON gives it back, or `default`.
 
         Raises:
-            ValueError: If the file is damaged.
+            DamagedError: If the file is damaged.
         """
         path = self.path(cell)
         if not path.is_file():
@@ -79,9 +83,11 @@ class Store:
             content = json.loads(path.read_text())
             if content["digest"] != json_digest(content["value"]):
                 raise ValueError("the value is not that of its digest")
+            if json_digest(content["cell"]) != json_digest(cell):
+                raise ValueError("the cell in it is another one")
             return content["value"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+            raise DamagedError(
                 f"{path} is damaged, remove it to compute it again: {error}"
             ) from error
 

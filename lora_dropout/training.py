@@ -328,9 +328,9 @@ class _Run:
             "history": self.history,
             "weights": {k: t.detach() for k, t in self._weights().items()},
             "moments": {
-                name: dict(self.optimizer.state[p])
+                # Those of a parameter that no loss depends on are what they would begin as.
+                name: dict(self.optimizer.state.get(p) or _no_moments(p))
                 for name, p in self.parameters.items()
-                if p in self.optimizer.state
             },
             "generator": self.generator.get_state(),
             "global_rng": torch.get_rng_state(),
@@ -380,13 +380,8 @@ class _Run:
                 raise ValueError(damage(folder, f"{key} must be {kind.__name__}, got {got}"))
             return value or kind()
 
-        moments, best = given("moments", dict), given("best", dict)
-        like["moments"] = {
-            name: {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
-            for name, p in self.parameters.items()
-            if name in moments  # one that no loss depends on has none
-        }
-        like["best"] = like["weights"] if best else {}
+        if given("best", dict):
+            like["best"] = like["weights"]
         epochs = list(range(0, self.config.epochs + 1))
         recorded = []
         for record in given("history", list):
@@ -410,7 +405,7 @@ class _Run:
             like["allocator"] = {**like["allocator"], "kept": scores if kept else {}}
         # Buffers may hold infinities, as attention masks do.
         buffers = (f"{group}.{name}" for group in ("weights", "best") for name in self.buffers)
-        check_state(folder, state, like, nan_ok=tuple(buffers))
+        check_state(folder, state, like, infinite=tuple(buffers))
         if not recorded[-1] <= state["epoch"] or state["epoch"] not in epochs[1:]:
             raise ValueError(
                 damage(folder, f"epoch must be in 1 to {epochs[-1]}, got {state['epoch']}")
@@ -434,6 +429,12 @@ class _Run:
 
     def _rate_at(self, step: int) -> float:
         return self.config.rate_factor(step, total_steps=self.total_steps)
+
+
+def _no_moments(parameter: Tensor) -> dict[str, Tensor]:
+    zeros = torch.zeros_like(parameter, requires_grad=False)
+    step = torch.zeros((), device=parameter.device if parameter.is_cuda else "cpu")
+    return {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

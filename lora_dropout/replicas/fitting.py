@@ -160,14 +160,14 @@ def _train(chunk: Chunk, folder: Path | None, settings: dict[str, Any], bar: Any
     if folder is not None:
         state = load_checkpoint(folder, settings=settings)
         if state is not None:
+            check_state(folder, state, {"settings": settings, **chunk.state()}, nan=("objective",))
+            done = state["epoch"]
+            if not 0 < done <= epochs:
+                raise ValueError(damage(folder, f"epoch must be in 1 to {epochs}, got {done}"))
             # A replica that diverged has no objective from there on, nor has an epoch to come.
-            check_state(
-                folder, state, {"settings": settings, **chunk.state()}, nan_ok=("objective",)
-            )
-            if not 0 < state["epoch"] <= epochs:
-                raise ValueError(
-                    damage(folder, f"epoch must be in 1 to {epochs}, got {state['epoch']}")
-                )
+            trained = state["objective"][state["diverged"].cpu() == 0, :done]
+            if not trained.isfinite().all():
+                raise ValueError(damage(folder, "objective must be finite where nothing diverged"))
             try:
                 chunk.restore(state)
             except RuntimeError as error:
