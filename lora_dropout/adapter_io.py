@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lora_dropout.checks import check_choice, check_path
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.files import atomic_path, json_digest
-from lora_dropout.inject import adapt, adapter_config, adapters
+from lora_dropout.inject import adapt, adapter_config, adapters, check_frozen
 from lora_dropout.targets import saved_modules, target_layers
 
 WEIGHTS = "adapter_model.safetensors"
@@ -74,9 +74,11 @@ def save_adapter(
         The files written.
 
     Raises:
-        ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale.
+        ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale, or
+            the base was unfrozen after `adapt`.
     """
     config = adapter_config(model)
+    check_frozen(model)
     if inference is not None:
         check_choice("inference", inference, get_args(Inference))
     folder = check_path("folder", folder)

@@ -100,6 +100,30 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def check_frozen(model: nn.Module) -> None:
+    """Check that no parameter is trained which `save_adapter` would not save.
+
+    Args:
+        model: An adapted model, or a PEFT model with masks attached, whose saving is PEFT's.
+
+    Raises:
+        ValueError: If the base was unfrozen after `adapt`.
+    """
+    layers = adapters(model)
+    if not layers:
+        return
+    saved = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
+    for module in saved_modules(model, adapter_config(model)).values():
+        saved |= {id(parameter) for parameter in module.parameters()}
+    loose = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in saved]
+    if loose:
+        raise ValueError(
+            f"model must have its base frozen, which no adapter saves, got {loose[:4]} unfrozen"
+            f"{' among others' if len(loose) > 4 else ''}: name their modules in modules_to_save, "
+            "or requires_grad_(False)"
+        )
+
+
 def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:
     """The adapter layers of a model that must have some.
 

@@ -4,6 +4,7 @@ One JSON file a cell, with its settings, written whole or not at all. The driver
 calls `run_cells`) keeps every result as it arrives, so that workers need no common disk.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.engines import ENGINES, Engine, Failure
 from lora_dropout.files import atomic_path, json_digest, remove_orphans
-from lora_dropout.identity import files_digest, package_digest
+from lora_dropout.identity import digest_of, files_digest, package_digest
 
 Cell = Mapping[str, Any]
 
@@ -51,6 +52,19 @@ class Store:
         code = check_sequence("code", code, (str, Path))
         self._code = [package_digest(), files_digest([Path(file) for file in code])]
 
+    def of(self, compute: Callable[[Cell], Any]) -> "Store":
+        """The results of one function.
+
+        Args:
+            compute: What makes a result of a cell; its code and what it holds are part of the key.
+
+        Returns:
+            A store in the same folder.
+        """
+        bound = copy.copy(self)
+        bound._code = [*self._code, digest_of("compute", compute)]
+        return bound
+
     def path(self, cell: Cell) -> Path:
         """Where a cell's result is.
 
@@ -75,6 +89,7 @@ class Store:
 
         Raises:
             DamagedError: If the file is damaged.
+            ValueError: The same: it is one.
         """
         path = self.path(cell)
         if not path.is_file():
@@ -160,6 +175,7 @@ def run_cells(
             f"with engine={engine!r}"
         )
     store.remove_stale()
+    store = store.of(compute)
     unfinished = {store.path(c): c for c in cells if store.get(c, _MISSING) is _MISSING}
     missing, failures = list(unfinished.values()), []
     done = len(cells) - len(missing)

@@ -26,7 +26,7 @@ from lora_dropout.checks import check_callable, check_device, check_path, check_
 from lora_dropout.config import MaskConfig
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import trainable_parameters
+from lora_dropout.inject import check_frozen, trainable_parameters
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.model_masks import sample_masks
 from lora_dropout.objective import instance_losses
@@ -100,6 +100,7 @@ def fit(
     for name, layer in need_masked_layers(model).items():
         if layer.merged:
             raise ValueError(f"model must be unmerged before training, layer {name!r} is merged")
+    check_frozen(model)
     run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
     with own_random_numbers(config.seed, run.device):
         return _train(run, checkpoint_folder, progress=progress)
@@ -401,8 +402,9 @@ class _Run:
             like["best_epoch"] = chosen
         if self.allocator:
             scores = {name: values > 0 for name, values in self.allocator.scores().items()}
-            kept = given("allocator", dict).get("kept")
-            like["allocator"] = {**like["allocator"], "kept": scores if kept else {}}
+            done = given("epoch", int) * (self.total_steps // self.config.epochs)
+            final = done >= self.total_steps - self.allocator.budget.final_steps
+            like["allocator"] = {**like["allocator"], "kept": scores if final else {}}
         # Buffers may hold infinities, as attention masks do.
         buffers = (f"{group}.{name}" for group in ("weights", "best") for name in self.buffers)
         check_state(folder, state, like, infinite=tuple(buffers))

@@ -32,7 +32,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import trainable_parameters
+from lora_dropout.inject import check_frozen, trainable_parameters
 from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
 from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.memory import default_chunk_size
@@ -99,6 +99,7 @@ def fit_replicas(
     check_config(config)
     inputs, targets = check_data("train", train)
     check_batchable(model)
+    check_frozen(model)
     where = resolve_device(device)
     stack = Stack(model.to(where))
     inputs, targets = map_inputs(lambda t: t.to(where), inputs), targets.to(where)
