@@ -85,7 +85,7 @@ def check_data(name: str, data: Data) -> Data:
     """
     if not (isinstance(data, tuple) and len(data) == 2):
         of = f" of {len(data)}" if isinstance(data, tuple) else ""
-        raise TypeError(f"{name} must be a pair (inputs, targets), got a {type(data).__name__}{of}")
+        raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}{of}")
     inputs, targets = data
     for place, part in enumerate(data):
         parts = part if isinstance(part, Mapping) and place == 0 else {"": part}

@@ -3,13 +3,15 @@
 from typing import get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.checks import check_choice, check_generator, check_type
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.masked_layer import masked_layers, need_masked_layers
 from lora_dropout.targets import saved_modules, target_layers
+
+BASE_BUFFERS = "_base_buffers"  # of an adapted model: its buffers at the time
 
 _LAYERS: dict[str, type[LoRALinear] | type[AdaLoRALinear]] = {
     "lora": LoRALinear,
@@ -56,11 +58,27 @@ def adapt(
         setattr(model.get_submodule(parent), child, made[id(layer)])
     for module in kept.values():
         module.requires_grad_(True)
+    # What training moves without a gradient, as statistics of BatchNorm, is of the adapter, too.
+    base = {name: buffer.detach().clone() for name, buffer in kept_buffers(model).items()}
+    model.__dict__[BASE_BUFFERS] = base
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             # Its nested tensors are for layers that read weights without calling the modules.
             module.use_nested_tensor = False
     return model
+
+
+def kept_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a model's `state_dict` holds.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Name -> tensor.
+    """
+    kept = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 def adapters(model: nn.Module) -> dict[str, AdapterLinear]:

@@ -4,13 +4,13 @@ One JSON file a cell, with its settings, written whole or not at all. The driver
 calls `run_cells`) keeps every result as it arrives, so that workers need no common disk.
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 import lora_dropout
@@ -25,7 +25,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.engines import ENGINES, Engine, Failure
 from lora_dropout.files import atomic_path, json_digest, remove_orphans
-from lora_dropout.identity import digest_of, files_digest, package_digest
+from lora_dropout.identity import files_digest, package_digest
 
 Cell = Mapping[str, Any]
 
@@ -39,8 +39,9 @@ class DamagedError(ValueError):
 class Store:
     """Results by the settings that made them.
 
-    A cell's key covers its settings, the source of `lora_dropout` and the files of `code`, so that
-    a result never outlives the code that made it.
+    A cell's key covers its settings, the source of `lora_dropout`, torch's version and the files of
+    `code`, so that a result never outlives the code that made it. What else decides it, such as
+    data that a function holds, must be among the settings.
 
     Args:
         folder: Where the files are.
@@ -50,20 +51,8 @@ class Store:
     def __init__(self, folder: str | Path, *, code: Sequence[str | Path] = ()) -> None:
         self.folder = check_path("folder", folder)
         code = check_sequence("code", code, (str, Path))
-        self._code = [package_digest(), files_digest([Path(file) for file in code])]
-
-    def of(self, compute: Callable[[Cell], Any]) -> "Store":
-        """The results of one function.
-
-        Args:
-            compute: What makes a result of a cell; its code and what it holds are part of the key.
-
-        Returns:
-            A store in the same folder.
-        """
-        bound = copy.copy(self)
-        bound._code = [*self._code, digest_of("compute", compute)]
-        return bound
+        own = files_digest([Path(file) for file in code])
+        self._code = [package_digest(), own, str(torch.__version__)]
 
     def path(self, cell: Cell) -> Path:
         """Where a cell's result is.
@@ -175,8 +164,9 @@ def run_cells(
             f"with engine={engine!r}"
         )
     store.remove_stale()
-    store = store.of(compute)
-    unfinished = {store.path(c): c for c in cells if store.get(c, _MISSING) is _MISSING}
+    # Kept here, too: a folder that is removed meanwhile takes nothing away.
+    values = {store.path(cell): store.get(cell, _MISSING) for cell in cells}
+    unfinished = {store.path(c): c for c in cells if values[store.path(c)] is _MISSING}
     missing, failures = list(unfinished.values()), []
     done = len(cells) - len(missing)
     with tqdm(total=len(cells), initial=done, desc=title, unit="run") as bar:
@@ -186,6 +176,7 @@ def run_cells(
             if not isinstance(value, Failure):
                 try:
                     store.put(missing[index], value)
+                    values[store.path(missing[index])] = json.loads(json.dumps(value))
                 except (TypeError, ValueError) as error:
                     value = Failure.of(error)
             if isinstance(value, Failure):
@@ -194,7 +185,7 @@ def run_cells(
             bar.update()
     if failures:
         _raise(missing, failures)
-    return [store.get(cell) for cell in cells]
+    return [values[store.path(cell)] for cell in cells]
 
 
 class _Task:

@@ -152,12 +152,18 @@ def test_statistics_that_training_moves_are_saved(saved: tuple[str, ...], tmp_pa
         rank=2, dropout=0.2, target_modules=("0", "2"), modules_to_save=saved
     )
     model = adapt(start(), config)
+    save_adapter(model, tmp_path / "fresh")
     fit(model, DATA, config=FitConfig(epochs=3, learning_rate=0.1), progress=False)
     expected = model(X)
     if not saved:
         assert not torch.equal(model[1].running_mean, start()[1].running_mean)
     save_adapter(model, tmp_path)
-    torch.testing.assert_close(load_adapter(start(), tmp_path).eval()(X), expected)
+    again = load_adapter(start(), tmp_path).eval()
+    torch.testing.assert_close(again(X), expected)
+    save_adapter(again, tmp_path / "again")
+    torch.testing.assert_close(load_adapter(start(), tmp_path / "again").eval()(X), expected)
+    # A model whose statistics have moved takes those of the adapter, or the base's.
+    torch.testing.assert_close(load_adapter(again, tmp_path / "fresh")(X), start()(X))
     from peft import PeftModel
 
     plain = PeftModel.from_pretrained(start(), str(tmp_path)).eval()
@@ -179,8 +185,8 @@ NUMBERS, LABELS = X.numpy(), DATA[1].numpy()
         ((pd.DataFrame(NUMBERS), DATA[1]), r"data\[0\], .* pandas.*DataFrame: .*to_numpy\(\)\)"),
         ((X, pd.Series(LABELS)), r"data\[1\], .* pandas.*Series: torch.as_tensor\(.*to_numpy"),
         (({"x": NUMBERS}, DATA[1]), r"data\[0\]\['x'\], the inputs, .*torch.from_numpy makes one"),
-        ([X, DATA[1]], r"data must be a pair \(inputs, targets\), got a list"),
-        ((X, DATA[1], X), r"data must be a pair \(inputs, targets\), got a tuple of 3"),
+        ([X, DATA[1]], r"data must be a pair \(inputs, targets\), got list"),
+        ((X, DATA[1], X), r"data must be a pair \(inputs, targets\), got tuple of 3"),
         ((X, np.float64(1.0)), r"data\[1\], the targets, must be a tensor"),
     ],
 )
