@@ -139,7 +139,14 @@ def means_over(values: Tensor, samples: Sequence[tuple[int, ...]]) -> Tensor:
 
 
 def evaluation_seeds(replicas: Sequence[Replica]) -> list[int]:
-    """Seeds of the runs' evaluation masks: those of no training, and of no run of another seed."""
+    """Choose the seeds of the runs' evaluation masks: those of no training, each run's own.
+
+    Args:
+        replicas: The runs.
+
+    Returns:
+        One for each; runs of one seed share theirs, whatever their rates.
+    """
     return [_EVALUATION + replica.seed for replica in replicas]
 
 

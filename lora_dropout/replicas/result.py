@@ -135,7 +135,6 @@ class Replicas:
         ]
 
     def _mask_seeds(self, seed: int | Sequence[int], n_instances: int) -> Tensor:
-        """Seeds of N mask draws for each replica, shape (K, N)."""
         given = [seed] * len(self) if isinstance(seed, int) else list(seed)
         own = [check_count("seed", one, minimum=0) for one in given]
         if len(own) != len(self):
