@@ -8,6 +8,7 @@ from lora_dropout.budget import RankBudget
 from lora_dropout.checks import check_choice, check_count, check_positive, check_type
 from lora_dropout.ensemble import Prediction
 from lora_dropout.objective import InstanceMode
+from lora_dropout.seeds import check_seed
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bf16"]
@@ -70,8 +71,8 @@ class FitConfig:
             self._set(name, check_count(name, getattr(self, name)))
         for name in ("evaluate_every", "checkpoint_every"):
             self._set(name, check_count(name, getattr(self, name)))
-        for name in ("warmup_steps", "seed"):
-            self._set(name, check_count(name, getattr(self, name), minimum=0))
+        self._set("warmup_steps", check_count("warmup_steps", self.warmup_steps, minimum=0))
+        self._set("seed", check_seed("seed", self.seed))
         self._set("learning_rate", check_positive("learning_rate", self.learning_rate))
         for name in ("weight_decay", "orthogonality", "regularization"):
             self._set(name, check_positive(name, getattr(self, name), zero_ok=True))

@@ -29,6 +29,7 @@ from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.model_masks import sample_masks
 from lora_dropout.objective import instance_losses
 from lora_dropout.regularization import SparsityPenalty
+from lora_dropout.seeds import derived_generator
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class _Run:
             "parameters": {name: list(p.shape) for name, p in self.parameters.items()},
         }
         self.inputs, self.targets = self._move(self.train)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = derived_generator(config.seed, "training")
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=config.learning_rate,
@@ -276,7 +277,7 @@ class _Run:
             data,
             inference=self.config.inference,
             n_instances=self.eval_instances,
-            generator=torch.Generator().manual_seed(self.config.seed + 2**32),
+            generator=derived_generator(self.config.seed, "evaluation"),
             loss_fn=self.loss_fn,
         )
 

@@ -19,6 +19,7 @@ from lora_dropout import (
 from lora_dropout.ensemble import Prediction
 from lora_dropout.files import atomic_path
 from lora_dropout.masked_layer import need_masked_layers
+from lora_dropout.seeds import derived_generator
 from lora_dropout.sweeps import Cell, Store
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer
@@ -145,7 +146,7 @@ def _budget(steps: int) -> RankBudget:
 
 def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, dict[str, float]]:
     def measured(mode: Prediction) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(seed + 2**32)
+        generator = derived_generator(seed, "evaluation")
         return evaluate(model, data, inference=mode, n_instances=4, generator=generator)
 
     if dropout:

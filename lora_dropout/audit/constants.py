@@ -19,6 +19,7 @@ from lora_dropout.probes.intervals import Interval, t_interval
 from lora_dropout.probes.lipschitz import ball_lipschitz, segment_lipschitz
 from lora_dropout.probes.stability import Stability, leave_one_out
 from lora_dropout.regularization import drop_probability
+from lora_dropout.seeds import seeded_generator
 
 SEGMENTS, POINTS = 8, 5
 _ROUNDING = 1e-9
@@ -163,7 +164,7 @@ def measure_constants(
             plain,
             theta,
             max(distance * 0.01, _ROUNDING),
-            generator=torch.Generator().manual_seed(seed),
+            generator=seeded_generator(seed),
         )
         rho = slopes.rho
         eta = rho + 2.0 * weight * distance * 1.01

@@ -40,6 +40,7 @@ from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapter_config
 from lora_dropout.probes.example_losses import ClippedCrossEntropy
 from lora_dropout.probes.gap import Gap, generalization_gap
+from lora_dropout.seeds import check_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +175,7 @@ def audit(
     if loss_cap is not None:
         check_positive("loss_cap", loss_cap)
     check_count("n_draws", n_draws, maximum=MOST)
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed)
     delta = check_real("delta", delta)
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must be in (0, 1), got delta={delta!r}")

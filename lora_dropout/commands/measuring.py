@@ -17,6 +17,7 @@ from lora_dropout.batching import call_model
 from lora_dropout.ensemble import ensemble_predict
 from lora_dropout.masked_layer import masked_layers
 from lora_dropout.model_masks import sample_masks, use_masks
+from lora_dropout.seeds import derived_generator
 from lora_dropout.tasks.text import Encoded, TextTask
 
 _TARGETS = ("labels", "start_positions", "end_positions")
@@ -59,7 +60,7 @@ def collect(
     masked = bool(masked_layers(predictor))
     masks = None
     if masked and inference == "ensemble":
-        generator = torch.Generator().manual_seed(seed + 2**32)
+        generator = derived_generator(seed, "evaluation")
         masks = sample_masks(predictor, n_instances=n_instances, generator=generator)
     device = next(model.parameters()).device
     average: Any = "logits" if task.head == "regression" else "probabilities"

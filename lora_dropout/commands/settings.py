@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
 from lora_dropout.commands.options import option
+from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.catalogue import TASK_NAMES
 
 # lora_dropout.masks.LAWS, without importing torch for it
@@ -104,7 +105,7 @@ class TrainSettings(RunSettings):
         super().__post_init__()
         self.check_rate("--dropout", self.dropout)
         check_positive("--learning-rate", self.learning_rate)
-        check_count("--seed", self.seed, minimum=0)
+        check_seed("--seed", self.seed, maximum=TORCH_BITS)
         if self.save_every is not None:
             check_count("--save-every", self.save_every)
         if self.adapter == "adalora" and (self.resume or self.save_every is not None):
@@ -175,7 +176,7 @@ class UseSettings:
             if getattr(self, name) is not None:
                 check_count(_shown(name), getattr(self, name))
         check_count("--eval-batch-size", self.eval_batch_size)
-        check_count("--seed", self.seed, minimum=0)
+        check_seed("--seed", self.seed, maximum=TORCH_BITS)
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"--data: there is no {self.data}")
 

@@ -16,6 +16,7 @@ from lora_dropout.hf.attach import attached_config
 from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
 from lora_dropout.objective import InstanceMode
+from lora_dropout.seeds import derived_generator
 
 
 class LoRADropoutMixin:
@@ -176,7 +177,7 @@ class LoRADropoutMixin:
         if self.inference != "ensemble":
             with use_masks(self.model, self.inference):
                 return predict(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
-        generator = torch.Generator().manual_seed(self.args.seed + 2**32)
+        generator = derived_generator(self.args.seed, "evaluation")
         masks = sample_masks(self.model, n_instances=self.eval_instances, generator=generator)
         losses, outputs, labels = [], [], None
         for index in range(masks.n_instances):

@@ -29,6 +29,7 @@ from lora_dropout.checks import (
 from lora_dropout.ensemble import Average, ensemble_predict
 from lora_dropout.model_masks import Masks
 from lora_dropout.probes.intervals import Array
+from lora_dropout.seeds import check_seed, seeded_generator
 
 _LARGEST = 1e100  # their squares are summed, in float64
 
@@ -137,7 +138,7 @@ def ensemble_curve(
     check_choice("average", average, ("probabilities", "logits"))
     check_count("partitions", partitions, maximum=MOST)
     sizes = check_sequence("sizes", sizes, object)
-    generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
+    generator = seeded_generator(check_seed("seed", seed))
     members = _check_members(members, targets)
     for n in sizes:
         if check_count("sizes", n) > len(members) // 2:

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lora_dropout.batching import LossFn, map_inputs, model_device
-from lora_dropout.checks import check_count
 from lora_dropout.ensemble import Prediction, predict
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.probes.example_losses import ZeroOneLoss, example_losses, sure_bound
@@ -21,6 +19,7 @@ from lora_dropout.probes.intervals import (
     empirical_bernstein_interval,
     t_interval,
 )
+from lora_dropout.seeds import check_seed, seeded_generator
 
 GapMethod = Literal["clopper_pearson", "empirical_bernstein", "t"]
 
@@ -87,7 +86,7 @@ def generalization_gap(
     Raises:
         ValueError: If an example's loss is not finite.
     """
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed)
     confidence = check_confidence(confidence)
 
     def losses_of(name: str, data: Data) -> Array:
@@ -99,7 +98,7 @@ def generalization_gap(
             map_inputs(lambda t: t.to(device), inputs),
             inference=inference,
             n_instances=n_instances,
-            generator=torch.Generator().manual_seed(seed),
+            generator=seeded_generator(seed),
             average="logits" if targets.is_floating_point() else "probabilities",
         )
         losses = example_losses(loss_fn, outputs, targets).double().cpu().numpy()

@@ -25,6 +25,7 @@ from lora_dropout.checks import (
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import trainable_parameters
 from lora_dropout.model_masks import sample_masks, use_masks
+from lora_dropout.seeds import check_seed, seeded_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ def gibbs_risk(
     """
     inputs, targets = check_data("data", data)
     check_count("n_draws", n_draws, maximum=MOST)
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed)
     scales = tuple(
         check_positive("widths", width) for width in check_array("widths", widths).tolist()
     )
@@ -106,7 +107,7 @@ def gibbs_risk(
     trained = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     losses = np.empty((len(scales), n_draws))
     training = [module for module in model.modules() if module.training]
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     model.eval()
     try:
         for draw in range(n_draws):

@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from lora_dropout.batching import Inputs, LossFn, map_inputs
 from lora_dropout.checks import (
     check_choice,
-    check_count,
     check_indices,
     check_sequence,
     check_type,
@@ -41,10 +40,9 @@ from lora_dropout.probes.example_losses import example_losses
 from lora_dropout.probes.intervals import Array, check_confidence
 from lora_dropout.regularization import drop_probability
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.seeds import check_seed, derived_seed
 
 Convention = Literal["1/n", "1/(n-1)"]
-
-NOISE_SEED = 2**31  # added to a seed for the retraining that shows the noise floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +232,7 @@ class _Retraining:
         replicas = []
         for seed in self.seeds:
             replicas.append(Replica(seed=seed, examples=everything))
-            replicas.append(Replica(seed=seed + NOISE_SEED, examples=everything))
+            replicas.append(Replica(seed=derived_seed(seed, "retraining"), examples=everything))
             replicas += [Replica(seed=seed, examples=subset) for subset in subsets]
         trained = fit_replicas(
             self.model,
@@ -308,10 +306,7 @@ def _indices(examples: Sequence[int] | None, n: int) -> list[int]:
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    return tuple(
-        check_count("seeds", seed, minimum=0, maximum=2**62)
-        for seed in check_sequence("seeds", seeds, object)
-    )
+    return tuple(check_seed("seeds", seed) for seed in check_sequence("seeds", seeds, object))
 
 
 def _swap(n: int, index: int, instead: tuple[int, ...]) -> tuple[int, ...]:

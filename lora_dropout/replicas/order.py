@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lora_dropout.seeds import derived_generator
+
 
 class BatchOrder:
     """Deals out the examples of K runs, step by step.
@@ -34,7 +36,7 @@ class BatchOrder:
         n_instances: Sequence[int],
         blocks: int = 1,
     ) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [derived_generator(seed, "training") for seed in seeds]
         self.sizes = torch.tensor([len(chosen) for chosen in examples])
         self.examples = torch.nn.utils.rnn.pad_sequence(list(examples), batch_first=True)
         self.n_instances = list(n_instances)

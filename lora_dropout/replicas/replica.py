@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lora_dropout.checks import check_count, check_positive, check_probability, check_sequence
+from lora_dropout.seeds import check_seed
 
 _MOST = 10_000
 
@@ -18,8 +19,8 @@ class Replica:
         learning_rate: None is the configuration's.
         dropout: Rate p of the mask law; None is the adapters' own.
         regularization: Weight lambda of Eq. 11's penalty; None is the configuration's.
-        init_seed: The initial factors are those that `adapt` draws from a generator of this seed;
-            None takes the model's present ones.
+        init_seed: The initial factors are those that `adapt` draws from a generator of this seed
+            (`seeded_generator`); None takes the model's present ones.
     """
 
     seed: int = 0
@@ -30,7 +31,7 @@ class Replica:
     init_seed: int | None = None
 
     def __post_init__(self) -> None:
-        self._set("seed", check_count("seed", self.seed, minimum=0))
+        self._set("seed", check_seed("seed", self.seed))
         if self.examples is not None:
             given = check_sequence("examples", self.examples, object)
             examples = tuple(check_count("examples", i, minimum=0) for i in given)
@@ -45,7 +46,7 @@ class Replica:
             weight = check_positive("regularization", self.regularization, zero_ok=True)
             self._set("regularization", weight)
         if self.init_seed is not None:
-            self._set("init_seed", check_count("init_seed", self.init_seed, minimum=0))
+            self._set("init_seed", check_seed("init_seed", self.init_seed))
 
     def _set(self, name: str, value: object) -> None:
         # Plain numbers, whatever scalar type they came as.
@@ -69,7 +70,7 @@ def leave_one_out_replicas(n: int, *, seed: int = 0, **common: float) -> list[Re
     n = check_count("n", n, minimum=2)
     if n > _MOST:
         raise ValueError(f"n must be at most {_MOST} to retrain without each, got n={n}")
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed)
     everything = tuple(range(n))
     subsets = [everything] + [everything[:i] + everything[i + 1 :] for i in range(n)]
     return [Replica(seed=seed, examples=subset, **common) for subset in subsets]  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from lora_dropout.ensemble import Average, Prediction, split_inputs
 from lora_dropout.inject import need_adapters, trainable_parameters
 from lora_dropout.replicas.memory import default_pass_rows
 from lora_dropout.replicas.stack import Stack
+from lora_dropout.seeds import check_seed, seeded_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Replicas:
                 `ensemble`.
             n_instances: Ensemble size N.
             seed: Seed of the ensemble's masks, one for all replicas or one for each: those of
-                `predict` with a generator of this seed.
+                `predict` with `seeded_generator(seed)`.
             average: What the ensemble averages.
             max_rows: Greatest number of examples of one replica in one pass (see
                 `ensemble_predict`); where they are large, fewer are taken.
@@ -136,12 +137,12 @@ class Replicas:
 
     def _mask_seeds(self, seed: int | Sequence[int], n_instances: int) -> Tensor:
         given = [seed] * len(self) if isinstance(seed, int) else list(seed)
-        own = [check_count("seed", one, minimum=0) for one in given]
+        own = [check_seed("seed", one) for one in given]
         if len(own) != len(self):
             raise ValueError(f"seed must be one, or one for each of {len(self)}, got {len(own)}")
         drawn = {
             one: torch.randint(
-                -(2**63), 2**63 - 1, (n_instances,), generator=torch.Generator().manual_seed(one)
+                -(2**63), 2**63 - 1, (n_instances,), generator=seeded_generator(one)
             )
             for one in set(own)
         }

@@ -16,6 +16,7 @@ from lora_dropout.budget import orthogonality_penalty
 from lora_dropout.inject import adapter_config, need_adapters, trainable_parameters
 from lora_dropout.masks import LayerMask, draw_layer_masks
 from lora_dropout.regularization import factor_names
+from lora_dropout.seeds import seeded_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ class Stack:
         own = torch.cat([p.flatten() for p in self.parameters.values()])
         if init_seed is None:
             return own
-        generator = torch.Generator().manual_seed(init_seed)
+        generator = seeded_generator(init_seed)
         for layer in self.layers.values():
             layer.reset_parameters(generator)
         drawn = torch.cat([p.flatten() for p in self.parameters.values()])

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lora_dropout.checks import MOST, check_count, check_type
+from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.vit import VisionTransformer
 
 Pair = tuple[Tensor, Tensor]
@@ -62,7 +63,7 @@ def digits_target(*, seed: int, n_train: int = 64, n_validation: int = 100) -> D
     Raises:
         ValueError: If the pool of 597 images is too small.
     """
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed, maximum=TORCH_BITS)
     check_count("n_train", n_train, minimum=10)
     check_count("n_validation", n_validation, minimum=10)
     _, (images, labels), test = _parts()
@@ -96,7 +97,7 @@ def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -
     Returns:
         The trained model, in eval mode.
     """
-    check_count("seed", seed, minimum=0)
+    check_seed("seed", seed, maximum=TORCH_BITS)
     check_count("epochs", epochs, maximum=MOST)
     check_type("progress", progress, bool, "a bool")
     images, labels = digits_source()

@@ -29,6 +29,7 @@ from lora_dropout import (
     sample_masks,
     trainable_parameters,
 )
+from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.strategies import fill, generator, normal, seeded
 
 Data = tuple[Tensor, Tensor]
@@ -83,7 +84,7 @@ def test_equals_a_plain_loop() -> None:
     model, other = small(dropout=0.0), small(dropout=0.0)
     result = run(model, settings)
     (x, y), _ = sets()
-    random = generator(7)
+    random = derived_generator(7, "training")
     optimizer = torch.optim.AdamW(trainable_parameters(other).values(), lr=0.05, weight_decay=0.01)
     for epoch in range(1, 5):
         total = 0.0
@@ -114,14 +115,16 @@ def test_history() -> None:
     losses = [r["held_out_loss"] for r in result.history]
     assert result.best_epoch == losses.index(min(losses))
     assert not result.stopped_early
-    last = evaluate(model, sets()[0], n_instances=8, generator=generator(2**32))
+    last = evaluate(model, sets()[0], n_instances=8, generator=derived_generator(0, "evaluation"))
     assert result.history[-1]["train_loss"] == last["loss"]
 
 
 @pytest.mark.parametrize("n", [1, 4])
 def test_evaluation_has_its_own_number_of_instances(n: int) -> None:
     model = small()
-    start = evaluate(model, sets()[0], n_instances=8, generator=generator(2**32))["loss"]
+    start = evaluate(model, sets()[0], n_instances=8, generator=derived_generator(0, "evaluation"))[
+        "loss"
+    ]
     assert run(model, config(n_instances=n)).history[0]["train_loss"] == start
 
 
@@ -168,7 +171,7 @@ def test_early_stopping_restores_the_best() -> None:
     assert result.stopped_early
     assert result.best_epoch == losses.index(min(losses))
     assert len(losses) - 1 == result.best_epoch + 3 < 40
-    now = evaluate(model, sets()[1], n_instances=8, generator=generator(2**32))
+    now = evaluate(model, sets()[1], n_instances=8, generator=derived_generator(0, "evaluation"))
     assert now["loss"] == min(losses)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import attach
 from lora_dropout.hf.trainer import step_seeds
+from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.hf.models import batch, peft_model
 from tests.lora_dropout.hf.test_trainer import ROUTE, counted, gradients, reference, same
 from tests.lora_dropout.hf.two_ranks import CASES, FSDP_SEEDS, RUNS
-from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.strategies import close
 from tests.lora_dropout.tasks.tiny import save_tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -105,7 +106,7 @@ def test_ranks_predict_as_one_ensemble(folder: Path, shape: str, mode: str) -> N
     model = attach(peft_model(shape), n_instances=2).eval()
     model.load_state_dict(state["weights"], strict=False)
     inputs = {k: v for k, v in batch(shape, 16, seed=3).items() if k != "labels"}
-    masks = sample_masks(model, n_instances=2, generator=generator(7 + 2**32))
+    masks = sample_masks(model, n_instances=2, generator=derived_generator(7, "evaluation"))
     expected = ensemble_predict(model, inputs, masks=masks)
     found = torch.load(folder / f"{shape}-{mode}-0-predictions.pt", weights_only=True)
     assert found.shape == expected.shape

@@ -20,6 +20,7 @@ from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import LoRADropoutMixin, LoRADropoutTrainer, attach, detach
 from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
 from lora_dropout.hf.trainer import step_seeds
+from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.hf.models import SHAPES, batch, peft_model
 from tests.lora_dropout.strategies import close, generator
 
@@ -181,7 +182,7 @@ def test_predicts_by_the_ensemble(tmp_path: Path) -> None:
     data = Rows("bert", 12, seed=9)
     output = run.predict(data)  # type: ignore[arg-type]
     inputs = {k: v for k, v in data.data.items() if k != "labels"}
-    masks = sample_masks(run.model, n_instances=5, generator=generator(7 + 2**32))
+    masks = sample_masks(run.model, n_instances=5, generator=derived_generator(7, "evaluation"))
     expected = ensemble_predict(run.model, inputs, masks=masks)
     close(torch.from_numpy(output.predictions), expected, ROUTE)
     loss = F.cross_entropy(expected, data.data["labels"]).item()
