@@ -97,12 +97,10 @@ def recorded_threads(recorded: Mapping[str, Any]) -> Iterator[None]:
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(recorded["provenance"].get("threads", before))
-    try:
+    from lora_dropout.threads import fixed_threads
+
+    with fixed_threads(recorded["provenance"].get("threads", torch.get_num_threads())):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def differences(recorded: Any, repeated: Any) -> list[Difference]:

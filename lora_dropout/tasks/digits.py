@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lora_dropout.checks import MOST, check_count, check_type
 from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.vit import VisionTransformer
+from lora_dropout.threads import fixed_threads
 
 Pair = tuple[Tensor, Tensor]
 
@@ -95,13 +96,13 @@ def pretrain_digits(*, seed: int = 0, epochs: int = 40, progress: bool = True) -
         progress: Whether to show a progress bar.
 
     Returns:
-        The trained model, in eval mode.
+        The trained model, in eval mode; the same bits whatever the number of threads.
     """
     check_seed("seed", seed, maximum=TORCH_BITS)
     check_count("epochs", epochs, maximum=MOST)
     check_type("progress", progress, bool, "a bool")
     images, labels = digits_source()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), fixed_threads():
         torch.manual_seed(seed)
         model = VisionTransformer()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)

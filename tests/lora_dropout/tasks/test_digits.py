@@ -3,6 +3,7 @@ import torch
 
 from lora_dropout.tasks.digits import digits_source, digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer
+from lora_dropout.threads import fixed_threads
 
 
 def keys(images):
@@ -58,3 +59,13 @@ def test_transformer_refuses_sizes_that_do_not_divide():
         VisionTransformer(patch_size=3)
     with pytest.raises(ValueError, match="heads must divide width=10, got heads=4"):
         VisionTransformer(width=10)
+
+
+def test_pretraining_does_not_depend_on_the_number_of_threads():
+    models = []
+    for number in (1, 2):
+        with fixed_threads(number):
+            models.append(pretrain_digits(seed=0, epochs=3, progress=False).state_dict())
+            assert torch.get_num_threads() == number
+    for name, value in models[0].items():
+        assert torch.equal(value, models[1][name]), name
