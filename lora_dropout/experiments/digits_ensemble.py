@@ -99,8 +99,7 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
             inputs,
             inference="ensemble",
             n_instances=size,
-            # Each size draws by seeds of its own, so that its members are its own.
-            seed=[settings.seeds * place + seed for seed in evaluation_seeds(replicas)],
+            seed=evaluation_seeds(replicas, place=place),  # so that its members are its own
         )
         for place, size in enumerate(settings.sizes)
     ]

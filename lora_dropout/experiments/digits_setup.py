@@ -16,10 +16,10 @@ from lora_dropout.evaluation import Data
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapt
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.seeds import derived_seed
 from lora_dropout.tasks.digits import digits_pool, pretrain_digits
 
 RANK, ALPHA, BATCH, LEARNING_RATE = 8, 16.0, 32, 0.01
-_EVALUATION = 10**6
 
 Array = NDArray[np.float64]
 
@@ -138,16 +138,17 @@ def means_over(values: Tensor, samples: Sequence[tuple[int, ...]]) -> Tensor:
     return torch.stack(rows)
 
 
-def evaluation_seeds(replicas: Sequence[Replica]) -> list[int]:
+def evaluation_seeds(replicas: Sequence[Replica], *, place: int = 0) -> list[int]:
     """Choose the seeds of the runs' evaluation masks: those of no training, each run's own.
 
     Args:
-        replicas: The runs.
+        replicas: The runs, of seeds below 1000.
+        place: Which evaluation: each has seeds of its own.
 
     Returns:
         One for each; runs of one seed share theirs, whatever their rates.
     """
-    return [_EVALUATION + replica.seed for replica in replicas]
+    return [derived_seed(1000 * place + replica.seed, "evaluation") for replica in replicas]
 
 
 def measure_runs(

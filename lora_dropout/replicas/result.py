@@ -141,9 +141,7 @@ class Replicas:
         if len(own) != len(self):
             raise ValueError(f"seed must be one, or one for each of {len(self)}, got {len(own)}")
         drawn = {
-            one: torch.randint(
-                -(2**63), 2**63 - 1, (n_instances,), generator=seeded_generator(one)
-            )
+            one: torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=seeded_generator(one))
             for one in set(own)
         }
         return torch.stack([drawn[one] for one in own])
