@@ -21,7 +21,8 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        sizes: Numbers n of training examples.
+        sizes: Numbers n of training examples. Sizes between the ends would cost as much each and add
+            little to an exponent.
         rates: Dropout rates p.
         samples: Number of samples S, as many as there are of the largest size without a common
             example; a sample's smaller sets lie in its larger ones.
@@ -31,7 +32,7 @@ class Settings:
         pretrain_epochs: Length of the pretraining.
     """
 
-    sizes: tuple[int, ...] = (8, 16, 32, 64)
+    sizes: tuple[int, ...] = (8, 64)
     rates: tuple[float, ...] = (0.0, 0.5)
     samples: int = 17
     left_out: int = 8
