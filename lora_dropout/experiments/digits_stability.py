@@ -21,7 +21,7 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        sizes: Numbers n of training examples. Sizes between the ends would cost as much each and add
+        sizes: Numbers n of training examples. A size between the ends would cost as much, and add
             little to an exponent.
         rates: Dropout rates p.
         samples: Number of samples S, as many as there are of the largest size without a common
