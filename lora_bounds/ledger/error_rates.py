@@ -165,12 +165,12 @@ def _over_p(kind: str) -> list[Case]:
                 measured.training_loss_rises_over_p,
                 name,
                 wrong,
-                loss_over_p(flat, train, other=flat, other_train=rising if other is None else other),
+                loss_over_p(flat, train, other=flat, other_train=other),
             )
             for name, wrong, train, other in (
-                ("the loss stands still from p = 0.5 on", "supports", 4.0 * at_last, None),
+                ("the loss stands still from p = 0.5 on", "supports", 4.0 * at_last, rising),
                 ("the loss rises to p = 0.5 and falls by 0.005", "supports",
-                 4.0 * at_last - 0.005 * (P > 0.7), None),
+                 4.0 * at_last - 0.005 * (P > 0.7), rising),
                 ("both losses rise by 0.003 at each step", "refutes", 0.012 * P, 0.012 * P),
             )
         ]  # fmt: skip

@@ -43,7 +43,11 @@ ESTIMATES: list[tuple[Callable[[Measurement], Estimate], Make, Make]] = [
     (measured.training_loss_rises_over_p, _rates(0, 1, 0), _rates(0, -1, 0)),
     (measured.test_loss_is_u_shaped, _rates(0, 0, 4), _rates(0, 0, -4)),
     (measured.test_loss_is_u_shaped_under_noise, _rates(0, 0, 4), _rates(-2, 0, 0)),
-    (measured.gap_rate, gap_over_n(-0.5, -0.48, scatter=0.2), gap_over_n(-1.0, -0.5)),
+    (
+        measured.gap_rate,
+        gap_over_n(-0.5, -0.48, scatter=0.2),
+        gap_over_n(-1.0, -0.5, scatter=0.2),
+    ),
     (
         measured.stability_rate_of_lora,
         retrained(exponents=(-1.1, -2.0), scatter=0.2),
