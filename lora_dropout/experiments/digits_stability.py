@@ -58,7 +58,9 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
     names = ("absolute", "signed", "noise", "distance", "noise_distance")
     values: dict[str, Any] = {name: [] for name in names}
     # No test set is needed: the samples come from all scans that pretraining has not seen.
-    images, labels = (torch.cat(parts) for parts in zip(*population(label_noise=0.0), strict=True))
+    parts = population(label_noise=0.0)
+    images = torch.cat([images for images, _ in parts])  # type: ignore[misc]
+    labels = torch.cat([labels for _, labels in parts])
     block = max(settings.sizes)
     for rate in settings.rates:
         model = adapted_base(dropout=rate, pretrain_epochs=settings.pretrain_epochs)

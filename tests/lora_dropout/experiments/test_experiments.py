@@ -241,7 +241,7 @@ def test_members_that_know_nothing_establish_nothing(
     monkeypatch.setattr(digits_ensemble, "fit_replicas", lambda *args, **how: trained)
     monkeypatch.setattr(digits_ensemble, "adapted_base", lambda **how: None)
     settings = digits_ensemble.Settings(rates=(0.0, 0.5), seeds=6, n=8)
-    held, repeats = 0, 60
+    held, repeats = 0, 20
     for _ in range(repeats):
         values = digits_ensemble.run(settings, folder=tmp_path)
         seen = Measurement("noise", "noise", vars(settings), values, {})
