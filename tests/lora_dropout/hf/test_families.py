@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from lora_dropout import sample_masks, use_masks
-from lora_dropout.averaging import stated_averaging
 from lora_dropout.hf import LoRADropoutTrainer, attach
 from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.hf.families import FAMILIES, family_batch, family_model
@@ -48,7 +46,9 @@ def _same(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_equal_members_are_the_network(name: str, tmp_path: Path) -> None:
     model, batch = family_model(name), family_batch(name)
-    unlabelled = {k: v for k, v in batch.items() if k not in ("labels", "start_positions", "end_positions")}
+    unlabelled = {
+        k: v for k, v in batch.items() if k not in ("labels", "start_positions", "end_positions")
+    }
     plain = Trainer(copy.deepcopy(model), _arguments(tmp_path))
     ours = LoRADropoutTrainer(attach(model), _arguments(tmp_path), eval_instances=3)
     for inputs in (batch, unlabelled, batch):
