@@ -183,7 +183,7 @@ def test_another_run_is_refused_by_what_differs(base: Any, name: str) -> None:
 
 def test_a_layer_of_another_rate_is_refused(base: Any) -> None:
     run, folder, _ = base
-    with pytest.raises(ValueError, match="must have one adapter configuration, .*dropout=0.9"):
+    with pytest.raises(ValueError, match=r"must have one adapter configuration, .*dropout=0\.9"):
         run(folder, {"edit": lambda m: reconfigured(m.second)})
 
 
