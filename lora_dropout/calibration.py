@@ -45,6 +45,29 @@ def expected_calibration_error(
     return float(error)
 
 
+def calibration_terms(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> Tensor:
+    """What each example adds to the expected calibration error; the mean of the terms is that.
+
+    A term is the example's surplus of confidence over correctness, with the sign of its bin's. As
+    long as no bin's sign changes, the error is a plain mean of these terms, and their scatter that
+    of the error over other examples; a bin whose sign is open makes that scatter too large.
+
+    Args:
+        probabilities: Shape (n, classes), rows sum to 1.
+        targets: Class indices, shape (n,).
+        n_bins: Number of bins, as in `expected_calibration_error`.
+
+    Returns:
+        Shape (n,), float64.
+    """
+    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
+    confidence, label = check_probabilities(probabilities, targets).max(dim=1)
+    surplus = confidence.double() - (label == targets).double()
+    bins = (confidence.float() * n_bins).long().clamp(max=n_bins - 1)
+    total = surplus.new_zeros(n_bins).index_add(0, bins, surplus)
+    return surplus * total.sign()[bins]
+
+
 def adaptive_calibration_error(
     probabilities: Tensor, targets: Tensor, *, n_bins: int = 15
 ) -> float:

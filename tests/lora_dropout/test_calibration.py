@@ -13,6 +13,7 @@ from lora_dropout import (
     expected_calibration_error,
     negative_log_likelihood,
 )
+from lora_dropout.calibration import calibration_terms
 from tests.lora_dropout.strategies import IDENTITY, SINGLE, normal, seeds
 
 
@@ -41,6 +42,8 @@ def test_against_plain_numpy(n: int, classes: int, bins: int, sharp: float, seed
         probabilities = probabilities * 0.998 + 0.002 / classes
     got = expected_calibration_error(probabilities, targets, n_bins=bins)
     assert got == pytest.approx(plain_ece(probabilities.numpy(), targets.numpy(), bins), abs=SINGLE)
+    terms = calibration_terms(probabilities, targets, n_bins=bins)
+    assert float(terms.mean()) == pytest.approx(got, abs=SINGLE)
 
 
 def test_confidence_of_exactly_one() -> None:
