@@ -66,6 +66,10 @@ def attach(
     raw update, four times too large at p = 0.5. Then call `detach(model, fold=True)` before
     saving, which multiplies the factors by that mean; a warning says so.
 
+    Modules that the base model's files hold no weights for (a new head, or a pooler: transformers
+    names them as missing) are drawn anew by whoever loads it: put them into PEFT's
+    `modules_to_save`, which knows only `classifier`, `score` and `qa_outputs` by itself.
+
     Args:
         model: A `PeftModel`, or a transformers model after `add_adapter`.
         dropout: Rate p in [0, 1) of the mask law.
