@@ -77,7 +77,9 @@ def conclude(rows: list[dict[str, Any]]) -> tuple[str, Verdict]:
     """
     found = [
         compared(
-            list(np.subtract(*[_values(rows, a, way, "accuracy") for way in ("Drop", "NoDrop")])),
+            np.subtract(
+                _values(rows, a, "Drop", "accuracy"), _values(rows, a, "NoDrop", "accuracy")
+            ).tolist(),
             better=1,
             tests=2,
         )

@@ -14,7 +14,7 @@ from lora_dropout.engines import Engine
 from lora_dropout.files import atomic_path
 from lora_dropout.provenance import provenance
 from lora_dropout.sweeps import Cell, Store, run_cells
-from paper_figures import digits_runs
+from paper_figures import digits_runs, replica_runs
 from paper_figures.statistics import Verdict
 from paper_figures.style import save_figure, use_style
 
@@ -60,7 +60,7 @@ class Context:
     @property
     def store(self) -> Store:
         """Where finished cells are."""
-        return Store(self.out / "cells", code=[digits_runs.__file__])
+        return Store(self.out / "cells", code=[digits_runs.__file__, replica_runs.__file__])
 
     def compute(
         self, function: Callable[[Cell], Any], cells: Sequence[Cell], *, title: str
