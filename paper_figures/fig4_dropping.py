@@ -31,7 +31,7 @@ def draw(context: Context) -> Drawing:
         The drawing.
     """
     runs, _ = tuned_runs(context)
-    rows = _rows(runs, context)
+    rows = way_rows(runs, context)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for axis, metric in zip(axes, ("accuracy", "loss"), strict=True):
         for i, adapter in enumerate(("lora", "adalora")):
@@ -45,7 +45,7 @@ def draw(context: Context) -> Drawing:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     orders = {a: _order(rows, a) for a in ("lora", "adalora")}
     gains, _ = conclude(rows)
-    verdict, why = steady(context, lambda found: conclude(_rows(found, context))[1])
+    verdict, why = steady(context, lambda found: conclude(way_rows(found, context))[1])
     shown = "; ".join(
         f"{name}: {' > '.join(orders[a])}" for a, name in (("lora", "LoRA"), ("adalora", "AdaLoRA"))
     )
@@ -91,7 +91,16 @@ def conclude(rows: list[dict[str, Any]]) -> tuple[str, Verdict]:
     return " and ".join(text for text, _ in found), verdict
 
 
-def _rows(runs: dict[Method, list[Run]], context: Context) -> list[dict[str, Any]]:
+def way_rows(runs: dict[Method, list[Run]], context: Context) -> list[dict[str, Any]]:
+    """Metrics of each way to use masks.
+
+    Args:
+        runs: From `tuned_runs`.
+        context: Whose seeds they are.
+
+    Returns:
+        One row an adapter, way and seed.
+    """
     rows = []
     for adapter in ("lora", "adalora"):
         for name, (masked, mode, _) in WAYS.items():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lora_bounds.familywise import each_level
 
@@ -31,7 +31,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         raise ValueError(f"values must hold at least two numbers, got {len(sample)}")
-    quantile = stats.t.ppf(0.5 + confidence / 2, len(sample) - 1)
+    quantile = special.stdtrit(len(sample) - 1, 0.5 + confidence / 2)  # Student's t
     return float(sample.mean()), float(quantile * sample.std(ddof=1) / np.sqrt(len(sample)))
 
 
