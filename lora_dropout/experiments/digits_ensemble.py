@@ -90,7 +90,9 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
         )
     members = torch.stack(
         [
-            trained.outputs(model, inputs, inference="ensemble", n_instances=1, seed=seed)
+            trained.outputs(
+                model, inputs, inference="ensemble", n_instances=1, seed=seed, average="outputs"
+            )
             for seed in range(most)
         ],
         dim=1,

@@ -159,7 +159,9 @@ def measure_runs(
     modes: tuple[Prediction, ...] = ("mean", "ensemble")
     for mode in modes:
         seen = [
-            trained.outputs(model, inputs, inference=mode, n_instances=ensemble_size)
+            trained.outputs(
+                model, inputs, inference=mode, n_instances=ensemble_size, average="probabilities"
+            )
             for inputs, _ in (pool, test)
         ]
         found[f"train_loss_{mode}"] = means_over(losses(seen[0], pool[1]), samples).numpy()
