@@ -13,7 +13,7 @@ from tests.lora_dropout.text_families import FAMILIES as TEXT
 
 _BATCH, _LENGTH, _CLASSES, _VOCABULARY = 3, 8, 3, 30
 _ATTENTION = r".*\.(query|value|query_proj|value_proj|q_proj|v_proj|q|v|c_attn|q_lin|v_lin|"
-_ATTENTION += r"query_key_value|qkv|attn\.Wqkv|Wqkv|in_proj|query_global|fc1|dense1)"
+_ATTENTION += r"query_key_value|qkv|qkv_proj|layer_1|q_head|v_head|key|attn\.Wqkv|Wqkv|in_proj|query_global|fc1|dense1)"
 
 _VISION = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20,
@@ -63,7 +63,7 @@ def _text(names: str, head: str, kind: str, **more: Any) -> dict[str, Family]:
 FAMILIES: dict[str, Family] = {
     **_text(
         "bert roberta albert distilbert electra deberta deberta_v2 mpnet xlnet xlm funnel longformer "
-        "big_bird convbert mobilebert squeezebert rembert roformer modernbert gpt2 gpt_neox opt "
+        "big_bird convbert mobilebert rembert roformer modernbert gpt2 gpt_neox opt "
         "bloom llama qwen2 gemma phi3 mixtral bart",
         "AutoModelForSequenceClassification", "classes", num_labels=_CLASSES,
     ),
@@ -76,7 +76,7 @@ FAMILIES: dict[str, Family] = {
             num_labels=_CLASSES, problem_type="regression"),
     **_text("bert electra gpt2 xlnet", "AutoModelForTokenClassification", "token_classes",
             num_labels=_CLASSES),
-    **_text("bert distilbert albert longformer", "AutoModelForQuestionAnswering", "span"),
+    **_text("bert distilbert albert", "AutoModelForQuestionAnswering", "span"),
     **_text("bert roberta", "AutoModelForMultipleChoice", "choices"),
     **_text("bert roberta distilbert modernbert", "AutoModelForMaskedLM", "tokens"),
     **_text("bert", "AutoModelForNextSentencePrediction", "pairs"),
@@ -84,7 +84,7 @@ FAMILIES: dict[str, Family] = {
             "AutoModelForCausalLM", "tokens"),
     **_text("t5 mt5 bart mbart", "AutoModelForSeq2SeqLM", "seq2seq"),
     "vit-image": Family(tf.ViTConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "deit-image": Family(tf.DeiTConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
+    "vit_msn-image": Family(tf.ViTMSNConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
     "beit-image": Family(tf.BeitConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
     "dinov2-image": Family(tf.Dinov2Config, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
     "swin-image": Family(tf.SwinConfig, {**_SWIN, "num_labels": 3}, "AutoModelForImageClassification", "image"),
@@ -116,7 +116,9 @@ def family_batch(name: str, size: int = _BATCH) -> dict[str, Tensor]:
 
 
 def _tokens(size: int, random: torch.Generator) -> Tensor:
-    return torch.randint(4, 15, (size, _LENGTH), generator=random)
+    tokens = torch.randint(4, 15, (size, _LENGTH), generator=random)
+    tokens[:, -1] = 3  # the end of a text
+    return tokens
 
 
 def _classes(*shape: int, random: torch.Generator, most: int = _CLASSES) -> Tensor:

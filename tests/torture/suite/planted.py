@@ -71,8 +71,8 @@ FAULTS = (
     ),
     Fault(
         "the ensemble of probabilities averages logarithms",
-        "lora_dropout/ensemble.py", "outputs.log_softmax(dim=-1).logsumexp(dim=0)",
-        "outputs.log_softmax(dim=-1).mean(dim=0) + math.log(chosen.n_instances)",
+        "lora_dropout/averaging.py", "torch.logaddexp(totals[0], part - scale, out=totals[0])",
+        "totals[0].copy_((part - scale) if self.count == 1 else totals[0] + (part - scale))",
         ("tests/lora_dropout/test_ensemble.py",),
     ),
     Fault(
