@@ -10,7 +10,6 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lora_bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
 from lora_bounds.ensemble import (
     EnsembleLosses,
     cross_entropy_losses,
@@ -28,8 +27,8 @@ from lora_bounds.generalization import (
     theorem_4_4,
     uniform_stability_bound,
 )
-from lora_bounds.held_out import clopper_pearson, hoeffding
 from lora_bounds.judgement import Judgement, Status, judge, judgement_table
+from lora_bounds.laws import MASK_LAWS, MaskLaw, MaskMoments, mask_law
 from lora_bounds.linear import (
     effective_moment,
     mask_variance,
@@ -57,9 +56,6 @@ from lora_bounds.ridge import (
     ridge_fit,
 )
 from lora_bounds.sparsity import (
-    MASK_LAWS,
-    MaskLaw,
-    MaskMoments,
     drop_probability,
     dropout_rate,
     dropped_norm,
@@ -79,12 +75,14 @@ from lora_bounds.stability import (
 )
 
 if TYPE_CHECKING:
+    from lora_bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
     from lora_bounds.dropout_regimes import (
         SampledRisks,
         dropout_limit_risks,
         dropout_turning_ratio,
         sampled_dropout_risks,
     )
+    from lora_bounds.held_out import clopper_pearson, hoeffding
     from lora_bounds.regime_grid import RegimeMap, Rise, regime_map, rising_rates
     from lora_bounds.regimes import (
         CriticalRatio,
@@ -96,8 +94,13 @@ if TYPE_CHECKING:
     from lora_bounds.spectra import Spectrum, marchenko_pastur, wishart_spectrum
     from lora_bounds.trend_tests import RateResult, TrendResult, page_trend, rate_exponent
 
-# Looked up when first used: scipy.optimize and scipy.stats take longer to import than all else.
+# Looked up when first used: scipy takes longer to import than all else.
 _LATER = {
+    "ComparedBound": "compare",
+    "compare_bounds": "compare",
+    "first_nonvacuous": "compare",
+    "clopper_pearson": "held_out",
+    "hoeffding": "held_out",
     "SampledRisks": "dropout_regimes",
     "dropout_limit_risks": "dropout_regimes",
     "dropout_turning_ratio": "dropout_regimes",
@@ -128,6 +131,7 @@ __all__ = [
     "MASK_LAWS",
     "MaskLaw",
     "MaskMoments",
+    "mask_law",
     "drop_probability",
     "dropout_rate",
     "dropped_norm",

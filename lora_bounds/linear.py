@@ -11,33 +11,33 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
+from lora_bounds.laws import MASK_LAWS, LawName, mask_law
 from lora_bounds.rounding import Array
-from lora_bounds.sparsity import MASK_LAWS, MaskLaw, mask_moments
 
 QuadraticLaw: TypeAlias = Literal["row_column", "activation", "entrywise", "none"]
 _QUADRATIC = tuple(law for law in MASK_LAWS if law != "rank")
 
 
-def mean_factor(*, law: MaskLaw, dropout: float) -> float:
+def mean_factor(*, law: LawName, dropout: float) -> float:
     """Compute the factor by which the masks multiply the update on average.
 
     Args:
-        law: one of `lora_bounds.sparsity.MASK_LAWS`; entrywise drops at rate q(p).
-        dropout: the rate p in [0, 1].
+        law: one of `MASK_LAWS`, see `lora_bounds.laws.mask_law`.
+        dropout: the rate p of the law's own bits, in [0, 1].
 
     Returns:
-        (1-p)² for LoRA Dropout, 1-p for rank masks, 1 for the laws that rescale.
+        (1-p)² for LoRA Dropout, 1-p for rank and entrywise masks, 1 for none; 1 for activation
+        dropout, which rescales (0 at p = 1, where nothing is left to rescale).
 
     >>> mean_factor(law="row_column", dropout=0.5)
     0.25
     """
-    rate = checks.number("dropout", dropout, "[0, 1]")
-    return float(mask_moments(law=law, dropout=rate).mean)
+    return float(mask_law(law).mean(dropout=checks.number("dropout", dropout, "[0, 1]")))
 
 
 @checks.representing
 def mask_variance(
-    *, law: MaskLaw, b: ArrayLike, a: ArrayLike, second_moment: ArrayLike, dropout: float
+    *, law: LawName, b: ArrayLike, a: ArrayLike, second_moment: ArrayLike, dropout: float
 ) -> float:
     """Compute V = E‖output - E[output given x]‖², the noise that the masks put on the output.
 
@@ -46,10 +46,10 @@ def mask_variance(
     - row_column: p k³ tr(Δ Σ Δᵀ) + p k² tr(Δ D Δᵀ);
     - activation: (p/k) tr(Δ D Δᵀ);
     - rank: p k Σ_j ‖B_j‖² A_j Σ A_jᵀ, over columns of B and rows of A;
-    - entrywise: q (1-q) tr(Δ D Δᵀ) with q = 2p - p².
+    - entrywise: p k tr(Δ D Δᵀ).
 
     Args:
-        law: one of `lora_bounds.sparsity.MASK_LAWS`.
+        law: one of `MASK_LAWS`, see `lora_bounds.laws.mask_law`.
         b: B, of shape (outputs, rank).
         a: A, of shape (rank, inputs).
         second_moment: Σ, of shape (inputs, inputs).
@@ -62,25 +62,25 @@ def mask_variance(
     0.1875
     """
     p = checks.number("dropout", dropout, "[0, 1]")
-    moments = mask_moments(law=law, dropout=p)
+    moments = mask_law(law).moments(dropout=p)
     down = checks.matrix("a", a)
     up = checks.matrix("b", b, columns=down.shape[0])
     sigma = checks.second_moment("second_moment", second_moment, size=down.shape[1])
-    k = 1.0 - p
     if law == "rank":
         terms = np.sum(up**2, axis=0) * np.sum((down @ sigma) * down, axis=1)
-        return float(p * k * np.sum(terms))
+        return float(moments.variance) * float(np.sum(terms))
     update = up @ down
-    diagonal = float(np.sum(update**2 * np.diag(sigma)))
-    if law == "row_column":
-        return p * k**3 * float(np.sum((update @ sigma) * update)) + p * k**2 * diagonal
-    return float(moments.variance) * diagonal
+    # Entries of one row meet in an output: their covariance weighs Σ, what is left its diagonal.
+    common = float(moments.variance) * float(moments.same_row)
+    own = float(moments.variance) - common
+    full = float(np.sum((update @ sigma) * update)) if common else 0.0
+    return common * full + own * float(np.sum(update**2 * np.diag(sigma)))
 
 
 @checks.representing
 def masked_objective(
     *,
-    law: MaskLaw,
+    law: LawName,
     b: ArrayLike,
     a: ArrayLike,
     second_moment: ArrayLike,
@@ -93,7 +93,7 @@ def masked_objective(
     It is also the expectation of Eq. 7 for every number of mask draws.
 
     Args:
-        law: one of `lora_bounds.sparsity.MASK_LAWS`.
+        law: one of `MASK_LAWS`, see `lora_bounds.laws.mask_law`.
         b: B, of shape (outputs, rank).
         a: A, of shape (rank, inputs).
         second_moment: Σ, of shape (inputs, inputs).
@@ -123,8 +123,8 @@ def _risk(update: Array, sigma: ArrayLike, cross: ArrayLike, target: float) -> f
 def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: float) -> Array:
     """Compute M, the matrix with tr(E M Eᵀ) = tr(E Σ Eᵀ) + V for the mean update E.
 
-    M is Σ/k + (p/k²) D for LoRA Dropout, Σ + (p/k) D for activation dropout, and
-    Σ + q/(1-q) D for entrywise masks. For Σ = s² I the first at rate p is the second at rate
+    M is Σ/k + (p/k²) D for LoRA Dropout, and Σ + (p/k) D for activation dropout and for
+    entrywise masks. For Σ = s² I the first at rate p is the second at rate
     2p - p²: with isotropic inputs the two train to the same expected loss.
 
     Args:
@@ -141,13 +141,10 @@ def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: fl
     checks.choice("law", law, _QUADRATIC)
     p = checks.number("dropout", dropout, "[0, 1)")
     sigma = checks.second_moment("second_moment", second_moment)
-    k = 1.0 - p
-    full, diagonal = {
-        "row_column": (1.0 / k, p / k**2),
-        "activation": (1.0, p / k),
-        "entrywise": (1.0, p * (2.0 - p) / k**2),
-        "none": (1.0, 0.0),
-    }[law]
+    moments = mask_law(law).moments(dropout=p)
+    spread = float(moments.variance) / float(moments.mean) ** 2
+    common = spread * float(moments.same_row)
+    full, diagonal = 1.0 + common, spread - common
     return full * sigma + diagonal * np.diag(np.diag(sigma))
 
 

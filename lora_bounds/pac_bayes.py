@@ -1,16 +1,20 @@
 """A PAC-Bayes bound for dropout: no convexity, no Hessian, and it pays log(1/delta).
 
-McAllester 2013 (arXiv 1307.2118): the posterior draws the masks of LoRA Dropout at rate p and adds
-Gaussian noise of width s to the kept entries of A and B around their trained values; the prior
-draws the same masks and adds the same noise around the initial values. Both bounds here speak of
-the *randomised* predictor that draws masks and noise afresh; divergences are in nats.
+McAllester 2013 (arXiv 1307.2118): the posterior draws masks at rate p and adds Gaussian noise of
+width s around the trained values to every entry that the mask leaves in use; the prior draws the
+same masks and adds the same noise around the initial values. Which entries a mask puts out of use
+is a matter of its law (`lora_bounds.laws.MaskLaw.kl_factor`). Both bounds here speak of the
+*randomised* predictor that draws masks and noise afresh; divergences are in nats.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks, rounding
 from lora_bounds._risk import BOUNDED, IID, risk_bound, risk_inputs
+from lora_bounds.laws import LawName, TensorKind, mask_law
 from lora_bounds.results import Assumption, BoundResult
 from lora_bounds.rounding import Array, Numbers, plain, quiet
 
@@ -24,30 +28,73 @@ GRID = Assumption("grid before data", "the widths were fixed before the data")
 _KL_SOURCE = "Seeger 2002; Maurer 2004, arXiv cs/0411099, Theorem 5"
 
 
-@checks.broadcasting
-def dropout_kl(*, dropout: ArrayLike, squared_norm: ArrayLike, width: ArrayLike) -> Numbers:
-    """Compute the divergence of posterior and prior, (1-p)/2 (‖A-A0‖² + ‖B-B0‖²) / s².
+def _norm_in_use(
+    law: LawName,
+    dropout: ArrayLike,
+    squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
+    rows: ArrayLike,
+) -> Array:
+    # The mean over masks of the squared norm of the moves of those entries that are in use.
+    found = mask_law(law)
+    p = checks.numbers("dropout", dropout, "[0, 1]")
+    count = checks.numbers("rows", rows, "[1, inf]")
+    if isinstance(squared_norm, Mapping):
+        parts: dict[TensorKind, ArrayLike] = dict(squared_norm)
+        shown = {f"squared_norm[{kind!r}]": norm for kind, norm in parts.items()}
+        checks.together(dropout=dropout, rows=rows, **shown)
+    elif ("A" in found.masked) == ("B" in found.masked):
+        parts = {"A": squared_norm}  # of A and B together, whose factors are one
+    else:
+        raise ValueError(
+            f"squared_norm must be given by tensor under law={law!r}, which masks A alone, such as "
+            f"{{'A': 1.0, 'B': 1.0}}, got squared_norm={checks.short(squared_norm)}"
+        )
+    return np.asarray(
+        sum(
+            found.kl_factor(kind, dropout=p, rows=count)
+            * checks.numbers("squared_norm", norm, "[0, inf)")
+            for kind, norm in parts.items()
+        )
+    )
 
-    The masks have one law under both, and an entry is noisy and kept with probability 1-p, so the
-    divergence is the mean over masks of that between the Gaussians of the kept entries.
+
+@checks.broadcasting
+def dropout_kl(
+    *,
+    dropout: ArrayLike,
+    squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
+    width: ArrayLike,
+    law: LawName = "row_column",
+    rows: ArrayLike = 1,
+) -> Numbers:
+    """Compute the divergence of posterior and prior, Σ f ‖W-W0‖² / (2 s²) over trained tensors W.
+
+    The masks have one law under both, and an entry is noisy while it is in use, with probability
+    f, so the divergence is the mean over masks of that between the Gaussians of the entries in use.
+    Under LoRA Dropout it is (1-p)/2 (‖A-A0‖² + ‖B-B0‖²) / s². Divergences of layers add up.
 
     Args:
-        dropout: the rate p in [0, 1].
-        squared_norm: ‖A-A0‖² + ‖B-B0‖², at least 0.
+        dropout: the rate p of the law's own bits, in [0, 1].
+        squared_norm: ‖A-A0‖² + ‖B-B0‖², at least 0; or ‖W-W0‖² by tensor: ``"A"``, ``"B"``, ``"E"``
+            (AdaLoRA's Λ) and ``"other"`` (all that has no masks: a head, biases). By tensor alone
+            under ``law="activation"``, which has no masks on B.
         width: s, positive.
+        law: one of `lora_bounds.MASK_LAWS`; ``"row_column"`` is LoRA Dropout.
+        rows: the most rows of the layer's input (tokens) that one example takes part in, at least
+            1 and maybe infinite; for ``law="activation"`` alone.
 
     Returns:
-        KL in nats; 0 at p = 1.
+        KL in nats; 0 at p = 1 under LoRA Dropout.
 
     >>> dropout_kl(dropout=0.5, squared_norm=2.0, width=0.5)
     2.0
+    >>> dropout_kl(dropout=0.5, squared_norm={"A": 1.0, "B": 1.0}, width=0.5, law="activation")
+    3.0
     """
     with quiet():
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
+        norm = _norm_in_use(law, dropout, squared_norm, rows)
         s = checks.numbers("width", width, "(0, inf)")
-        kept = 0.5 * (1.0 - p) * norm
-        return plain(np.asarray(kept / s / s))
+        return plain(np.asarray(0.5 * norm / s / s))
 
 
 def _excess_log(x: Array) -> Array:
@@ -180,10 +227,12 @@ def pac_bayes_dropout_bound(
     n: ArrayLike,
     delta: ArrayLike,
     dropout: ArrayLike,
-    squared_norm: ArrayLike,
+    squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
     widths: ArrayLike,
     empirical_risk: ArrayLike,
     loss_range: ArrayLike,
+    law: LawName = "row_column",
+    rows: ArrayLike = 1,
 ) -> BoundResult:
     """Bound the risk of noisy LoRA Dropout, at the best of several noise widths.
 
@@ -193,11 +242,13 @@ def pac_bayes_dropout_bound(
     Args:
         n: sample size, at least 1.
         delta: failure probability δ in [0, 1].
-        dropout: the rate p in [0, 1].
-        squared_norm: ‖A-A0‖² + ‖B-B0‖², at least 0.
+        dropout: the rate p of the law's own bits, in [0, 1].
+        squared_norm: ‖A-A0‖² + ‖B-B0‖², at least 0, or by tensor, as in `dropout_kl`.
         widths: the K widths, fixed before the data (see `geometric_widths`).
         empirical_risk: Rhat of the randomised predictor at each width, of shape (..., K).
         loss_range: C, positive.
+        law: the masks' law, as in `dropout_kl`.
+        rows: rows an example, as in `dropout_kl`.
 
     Returns:
         The bound on the risk at the width where it is least. The other arguments broadcast with
@@ -217,13 +268,11 @@ def pac_bayes_dropout_bound(
     range_ = checks.numbers("loss_range", loss_range, "(0, inf)")
     checks.together(
         n=n, delta=failure, dropout=dropout, squared_norm=squared_norm, loss_range=range_,
-        empirical_risk=risk[..., 0],
+        empirical_risk=risk[..., 0], rows=rows,
     )  # fmt: skip
-    kl = dropout_kl(
-        dropout=checks.numbers("dropout", dropout)[..., None],
-        squared_norm=checks.numbers("squared_norm", squared_norm)[..., None],
-        width=grid,
-    )
+    norm = _norm_in_use(law, dropout, squared_norm, rows)
+    # The norm holds what the masks leave in use: as much as without masks counts in full.
+    kl = dropout_kl(dropout=0.0, squared_norm=norm[..., None], width=grid, law="none")
     each = pac_bayes_kl_bound(
         n=checks.numbers("n", n)[..., None],
         delta=failure[..., None] / grid.size * (1.0 - rounding.RELATIVE_SLACK),

@@ -1,23 +1,24 @@
 """The sparsity regulariser of LoRA Dropout: arXiv 2404.09610 v1, Eqs. 9 to 11.
 
-LoRA Dropout at rate p masks rows of B and columns of A. An entry of the masked update survives if
-both of its masks do, so it is dropped with probability q(p) = 1 - (1-p)² = p (2-p):
+LoRA Dropout at rate p masks rows of B and columns of A (law row_column). An entry of the masked
+update survives if both of its masks do, so it is dropped with probability
+q(p) = 1 - (1-p)² = p (2-p):
 
 >>> drop_probability(dropout=0.5)
 0.75
 """
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
+from lora_bounds.laws import MASK_LAWS as MASK_LAWS
+from lora_bounds.laws import LawName, MaskMoments, mask_law
+from lora_bounds.laws import MaskLaw as MaskLaw
 from lora_bounds.rounding import Array, Numbers, plain, quiet
 
-MaskLaw: TypeAlias = Literal["row_column", "activation", "rank", "entrywise", "none"]
-MASK_LAWS: tuple[MaskLaw, ...] = get_args(MaskLaw)
+# The paper's own law, of which q and λ q here speak.
+_PAPER = mask_law("row_column")
 
 
 def drop_probability(*, dropout: ArrayLike) -> Numbers:
@@ -29,8 +30,7 @@ def drop_probability(*, dropout: ArrayLike) -> Numbers:
     Returns:
         q, accurate to the last place even where p is within 1e-16 of 0.
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    return plain(p * (2.0 - p))
+    return _PAPER.drop_probability(dropout=dropout)
 
 
 def keep_probability(*, dropout: ArrayLike) -> Numbers:
@@ -42,8 +42,7 @@ def keep_probability(*, dropout: ArrayLike) -> Numbers:
     Returns:
         The probability that an entry of the update survives.
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    return plain((1.0 - p) ** 2)
+    return _PAPER.mean(dropout=dropout)
 
 
 def dropout_rate(*, drop_probability: ArrayLike) -> Numbers:
@@ -62,66 +61,25 @@ def dropout_rate(*, drop_probability: ArrayLike) -> Numbers:
     return plain(q / (1.0 + np.sqrt(1.0 - q)))
 
 
-@dataclass(frozen=True)
-class MaskMoments:
-    """Moments of the random factors d that multiply the entries of the update.
-
-    A correlation is given as its limit where the variance is 0 (p = 0 and p = 1).
-
-    Attributes:
-        mean: E[d].
-        variance: Var[d].
-        same_row: correlation of two entries in one row.
-        same_column: correlation of two entries in one column.
-        elsewhere: correlation of two entries that share neither.
-    """
-
-    mean: Numbers
-    variance: Numbers
-    same_row: Numbers
-    same_column: Numbers
-    elsewhere: Numbers
-
-
-def mask_moments(*, law: MaskLaw, dropout: ArrayLike) -> MaskMoments:
+def mask_moments(*, law: LawName, dropout: ArrayLike) -> MaskMoments:
     """Compute mean, variance and correlations of the mask that a law puts on the update.
 
     Eq. 11 needs the mean alone. The variance and the correlations are what it leaves out: under
     LoRA Dropout entries of one row or column fall together.
 
     Args:
-        law: ``"row_column"`` is LoRA Dropout (Eq. 2), ``"activation"`` the usual dropout on inputs
-            with its factor 1/(1-p), ``"rank"`` masks rank-one terms (the moments are those of the
-            factor of one term), ``"entrywise"`` drops entries independently with the same
-            probability q(p) as LoRA Dropout does, and ``"none"`` masks nothing.
-        dropout: the rate p in [0, 1].
+        law: one of `MASK_LAWS`, see `lora_bounds.laws.mask_law`; under ``"rank"`` the moments are
+            those of the factor of one rank-one term.
+        dropout: the rate p of the law's own bits, in [0, 1]; below 1 under ``"activation"``, whose
+            factor 1/(1-p) is then infinite.
 
     Returns:
         The moments, of the shape of ``dropout``.
 
-    Raises:
-        ValueError: if p = 1 under the activation law, whose factor 1/(1-p) is then infinite.
-
     >>> mask_moments(law="row_column", dropout=0.5).same_row == 1 / 3
     True
     """
-    with quiet():
-        checks.choice("law", law, MASK_LAWS)
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        if law == "activation" and np.any(p == 1.0):
-            raise ValueError("dropout must be below 1 under the activation law, got dropout=1.0")
-        k, zero, one = 1.0 - p, np.zeros_like(p), np.ones_like(p)
-        shared = k / (1.0 + k)  # p k³ / (k² (1-k²))
-        mean, variance, row, column, elsewhere = {
-            "row_column": (k**2, p * (2.0 - p) * k**2, shared, shared, zero),
-            "activation": (one, p / k, zero, one, zero),
-            "rank": (k, p * k, one, one, one),
-            "entrywise": (k**2, p * (2.0 - p) * k**2, zero, zero, zero),
-            "none": (one, zero, zero, zero, zero),
-        }[law]
-        return MaskMoments(
-            plain(mean), plain(variance), plain(row), plain(column), plain(elsewhere)
-        )
+    return mask_law(law).moments(dropout=dropout)
 
 
 @checks.broadcasting
@@ -139,7 +97,7 @@ def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
     """
     p = checks.numbers("dropout", dropout, "[0, 1]")
     norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    return plain(p * (2.0 - p) * norm)
+    return plain(np.asarray(_PAPER.drop_probability(dropout=p) * norm))
 
 
 @checks.broadcasting
@@ -177,7 +135,7 @@ def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
     p = checks.numbers("dropout", dropout, "[0, 1]")
     strength = checks.numbers("regularization", regularization, "[0, inf]")
     finite = np.where(p == 0.0, 0.0, strength)
-    return np.asarray(p * (2.0 - p) * finite)
+    return np.asarray(_PAPER.drop_probability(dropout=p) * finite)
 
 
 @checks.broadcasting

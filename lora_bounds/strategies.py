@@ -25,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 
+from lora_bounds.laws import MASK_LAWS
 from lora_bounds.losses import LOSSES, Loss
 from lora_bounds.problems import (
     Problem,
@@ -32,7 +33,6 @@ from lora_bounds.problems import (
     make_classification,
     make_regression,
 )
-from lora_bounds.sparsity import MASK_LAWS
 
 try:
     from hypothesis import strategies as st
@@ -68,7 +68,7 @@ def dropout_rates(*, low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[f
 
 
 def mask_laws() -> st.SearchStrategy[str]:
-    """Names of the mask laws that `lora_bounds.sparsity.mask_moments` knows.
+    """Names of the mask laws (`lora_bounds.laws`).
 
     Returns:
         A strategy of names.
@@ -77,7 +77,7 @@ def mask_laws() -> st.SearchStrategy[str]:
     >>> find(mask_laws(), lambda law: True) in MASK_LAWS
     True
     """
-    return st.sampled_from(tuple(MASK_LAWS))
+    return st.sampled_from(MASK_LAWS)
 
 
 def problem_constants(

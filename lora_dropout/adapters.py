@@ -1,6 +1,7 @@
 """Adapter layers: a frozen `nn.Linear` plus a masked low-rank update (Eqs. 1-6)."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class AdapterLinear(MaskedLayer):
         # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
         # them, unless one of them has a hook.
         self.register_forward_pre_hook(_do_nothing)
+        self.register_state_dict_post_hook(_unmerge_state)
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -143,6 +145,9 @@ class AdapterLinear(MaskedLayer):
 
         Raises:
             MergedError: If the layer is merged already.
+
+        `state_dict` goes on to give the original weight beside the factors, so that what it is
+        loaded into computes the same.
         """
         if self.merged:
             raise MergedError(f"layer {self.name!r} is merged already")
@@ -169,6 +174,11 @@ class AdapterLinear(MaskedLayer):
         self.base_layer.weight = weight
         self._unmerged = None
 
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        if self.merged:
+            raise MergedError(f"layer {self.name!r} is merged: unmerge before loading")
+        super()._load_from_state_dict(*given, **named)
+
     def extra_repr(self) -> str:
         """Settings for `print(model)`.
 
@@ -187,6 +197,18 @@ class AdapterLinear(MaskedLayer):
 
 def _do_nothing(module: nn.Module, inputs: tuple[object, ...]) -> None:
     pass
+
+
+def _unmerge_state(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    # The factors are in it, too: with the merged weight their update would count twice.
+    unmerged = getattr(module, "_unmerged", None)
+    key = f"{prefix}base_layer.weight"
+    if unmerged is not None and key in state:
+        kept = state[key]
+        weight = unmerged[0].to(kept.device, kept.dtype)
+        state[key] = weight if kept.requires_grad else weight.detach()
 
 
 class LoRALinear(AdapterLinear):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lora_bounds.laws import LawName
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability, short
-from lora_dropout.masks import LAWS, MaskLaw, mean_factor
+from lora_dropout.masks import LAWS, mean_factor
 
 AdapterKind = Literal["lora", "adalora"]
 Inference = Literal["mean", "raw"]
@@ -15,7 +16,7 @@ class MaskConfig:
     """The masks of an adapter, whatever holds its factors (arXiv 2404.09610 v1, section 3).
 
     Attributes:
-        dropout: Rate p in [0, 1] of the mask law.
+        dropout: Rate p in [0, 1] of the mask law's own bits (see `lora_bounds.mask_law`).
         mask: Mask law: `row_column` (the paper's, Eq. 2), `rank`, `entrywise`, `activation`
             (the usual `lora_dropout`, scaled by 1/(1-p)) or `none`.
         rescale: Off is the paper (Eq. 3). On, the masked update is divided by the mean of its
@@ -26,7 +27,7 @@ class MaskConfig:
     """
 
     dropout: float = 0.5
-    mask: MaskLaw = "row_column"
+    mask: LawName = "row_column"
     rescale: bool = False
     inference: Inference = "mean"
 

@@ -7,11 +7,14 @@ order of the layers, or which other layers exist. Equal seeds replay equal masks
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lora_bounds.laws import MASK_LAWS as LAWS
+from lora_bounds.laws import LawName, mask_law
+from lora_bounds.laws import MaskLaw as MaskLaw
 from lora_dropout.checks import (
     check_choice,
     check_count,
@@ -21,9 +24,6 @@ from lora_dropout.checks import (
 )
 from lora_dropout.hashing import UNIT, mix, name_key, random_bits, threshold_of
 
-MaskLaw = Literal["row_column", "rank", "activation", "entrywise", "none"]
-LAWS: tuple[MaskLaw, ...] = get_args(MaskLaw)
-
 MAX_ENUMERATED_BITS = 20
 
 
@@ -31,7 +31,7 @@ class LayerSpec(NamedTuple):
     """What a mask must fit: one adapted layer."""
 
     name: str
-    law: MaskLaw
+    law: LawName
     dropout: float
     out_features: int
     in_features: int
@@ -55,7 +55,7 @@ class LayerMask:
         dropout: Rate p, needed with `keys` and for the usual 1/(1-p) of law `activation`.
     """
 
-    law: MaskLaw
+    law: LawName
     n_instances: int
     rows: Tensor | None = None
     columns: Tensor | None = None
@@ -197,7 +197,7 @@ class LayerMask:
         }
 
 
-def mean_factor(law: MaskLaw, dropout: float) -> float:
+def mean_factor(law: LawName, dropout: float) -> float:
     """Mean of the masked update as a multiple of B A.
 
     Exact: (1-p)^2 for `row_column`, 1-p for `rank` and `entrywise`, 1 for `none` and for
@@ -211,12 +211,7 @@ def mean_factor(law: MaskLaw, dropout: float) -> float:
         The factor, in [0, 1].
     """
     check_choice("law", law, LAWS)
-    keep = 1.0 - check_probability("dropout", dropout)
-    if law == "row_column":
-        return keep * keep
-    if law in ("rank", "entrywise"):
-        return keep
-    return 0.0 if law == "activation" and keep == 0.0 else 1.0
+    return float(mask_law(law).unchecked_mean(check_probability("dropout", dropout)))
 
 
 def draw_layer_masks(

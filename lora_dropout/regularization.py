@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lora_bounds.laws import LawName, mask_law
 from lora_dropout.inject import adapter_config, need_adapters
-from lora_dropout.masks import MaskLaw, mean_factor
 
 
-def drop_probability(law: MaskLaw, dropout: float) -> float:
-    """Probability q that an entry of the update (of the input, for `activation`) is dropped.
+def drop_probability(law: LawName, dropout: float) -> float:
+    """Probability q of Eq. 11 that an entry of the update (of one rank-one term) is dropped.
 
     Args:
         law: The mask law.
@@ -18,10 +18,9 @@ def drop_probability(law: MaskLaw, dropout: float) -> float:
 
     Returns:
         2p - p^2 for `row_column` (arXiv 2404.09610 v1, Eq. 9), p for `rank`, `entrywise` and
-        `activation`, 0 for `none`.
+        `activation` (within one row of the input), 0 for `none`.
     """
-    kept = mean_factor(law, dropout)
-    return dropout if law == "activation" else 1.0 - kept
+    return float(mask_law(law).drop_probability(dropout=dropout))
 
 
 def factor_names(model: nn.Module) -> list[str]:

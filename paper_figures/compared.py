@@ -11,7 +11,7 @@ from paper_figures.figure import Context, Missing
 FOLDER = Path(__file__).parent / "results"
 COMMANDS = {
     "lm": "lora-dropout compare --model sentence-transformers/all-MiniLM-L6-v2 --task {task} "
-    "--n-train 400 --max-length 64 --mode grouped --output OUT",
+    "--n-train 400 --max-length 64 --mode grouped --no-rescale --output OUT",
     "paper": "lora-dropout compare --model microsoft/deberta-v3-base --task {task} --output OUT",
 }
 Runs = list[dict[str, Any]]

@@ -5,20 +5,37 @@ from functools import partial
 import numpy as np
 from matplotlib import pyplot as plt
 
-from lora_bounds import mask_moments
+from lora_bounds import drop_probability, mask_law
+from lora_bounds.laws import LawName
 from paper_figures.digits_runs import pretrained
 from paper_figures.figure import Context, Drawing, PaperFigure
 from paper_figures.replica_runs import SETTING, fingerprint, run_law
 from paper_figures.statistics import mean_interval
 from paper_figures.style import BLUE, GREEN, GREY, ORANGE, RED
 
-LAWS = {
+RANK = 8
+LAWS: dict[str, tuple[LawName, float, str]] = {
     "none": ("none", 0.0, BLUE),
     "rows and columns, p = 0.5": ("row_column", 0.5, RED),
-    "entries, p = 0.75": ("entrywise", 0.75, ORANGE),
+    # As many entries as rows and columns at 0.5 drop.
+    "entries, p = 0.75": ("entrywise", float(drop_probability(dropout=0.5)), ORANGE),
     "rank components, p = 0.5": ("rank", 0.5, GREEN),
     "activations, p = 0.5": ("activation", 0.5, GREY),
 }
+
+
+def entries_dropped(law: LawName, rate: float) -> float:
+    """Share of the entries of B A that masks set to zero for all inputs together.
+
+    Args:
+        law: The mask law.
+        rate: Its rate.
+
+    Returns:
+        The share; 0 under a law that masks each input afresh.
+    """
+    found = mask_law(law)
+    return 0.0 if found.as_dropout else float(found.drop_probability(dropout=rate, rank=RANK))
 
 
 def draw(context: Context) -> Drawing:
@@ -35,7 +52,7 @@ def draw(context: Context) -> Drawing:
     cells = [
         {
             "base": fingerprint(base),
-            "rank": 8,
+            "rank": RANK,
             "dropout": rate,
             "mask": law,
             "seeds": len(training.seeds),
@@ -58,16 +75,11 @@ def draw(context: Context) -> Drawing:
         loss, loss_half = mean_interval(value["test_loss"])
         axes[1].barh(place, gap, xerr=gap_half, color=color, capsize=2)
         axes[2].barh(place, loss, xerr=loss_half, color=color, capsize=2)
-        dropped = 0.0
-        if law not in ("none", "activation"):
-            dropped = 1.0 - float(mask_moments(law=law, dropout=rate).mean)  # type: ignore[arg-type]
-        if law == "rank":
-            dropped = rate**8  # an entry is 0 only if every component is dropped
         rank, rank_half = mean_interval(list(np.exp(entropy)))
         table.append(
             {
                 "law": name,
-                "entries dropped": round(dropped, 4),
+                "entries dropped": round(entries_dropped(law, rate), 4),
                 "effective rank": f"{rank:.2f} ± {rank_half:.2f}",
                 "gap": f"{gap:.3f} ± {gap_half:.3f}",
                 "test loss": f"{loss:.3f} ± {loss_half:.3f}",

@@ -98,7 +98,7 @@ CONTROLS: tuple[Control, ...] = (
         "mask variance, independent entries",
         "LoRA Dropout has the variance of independent entries dropped at rate q",
         *_LAYER,
-        false=layer.variance("entrywise"),
+        false=layer.variance("entrywise", lambda p: 2 * p - p * p),
         true=layer.variance("row_column"),
     ),
     pair(

@@ -129,11 +129,12 @@ def q_true(problem: Problem) -> tuple[Any, Any]:
     return equal(drop_share(problem), drop_probability(dropout=float(problem["p"])))
 
 
-def variance(law: Any) -> Sides:
+def variance(law: Any, rate: Callable[[float], float] = lambda p: p) -> Sides:
     """Claim that LoRA Dropout has the mask variance of a law.
 
     Args:
         law: ``"row_column"`` is right.
+        rate: The law's own rate, of LoRA Dropout's.
 
     Returns:
         The two sides.
@@ -149,7 +150,7 @@ def variance(law: Any) -> Sides:
             b=np.ones((1, 1)),
             a=np.array([[float(u) for u in problem["update"]]]),
             second_moment=np.array([[s11, s12], [s12, s22]]),
-            dropout=p,
+            dropout=rate(p),
         )
         return equal(float(families.layer_variance(problem)), float(formula))
 

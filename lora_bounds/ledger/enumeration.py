@@ -4,8 +4,8 @@ from itertools import product
 
 import numpy as np
 
+from lora_bounds.laws import LawName
 from lora_bounds.rounding import Array
-from lora_bounds.sparsity import MaskLaw, drop_probability
 
 
 def _bits(size: int, drop: float) -> tuple[Array, Array]:
@@ -14,14 +14,14 @@ def _bits(size: int, drop: float) -> tuple[Array, Array]:
     return bits, np.prod(np.where(bits == 1, 1 - drop, drop), axis=1)
 
 
-def masked_updates(law: MaskLaw, b: Array, a: Array, p: float) -> tuple[Array, Array]:
+def masked_updates(law: LawName, b: Array, a: Array, p: float) -> tuple[Array, Array]:
     """The masked updates of one layer under every mask.
 
     Args:
-        law: as in `lora_bounds.sparsity.mask_moments`.
+        law: as in `lora_bounds.laws.mask_law`.
         b: B, of shape (n1, r).
         a: A, of shape (r, n2).
-        p: the rate.
+        p: the rate of the law's own bits.
 
     Returns:
         The updates, of shape (masks, n1, n2), and the probabilities of the masks.
@@ -41,7 +41,7 @@ def masked_updates(law: MaskLaw, b: Array, a: Array, p: float) -> tuple[Array, A
         kept, probability = _bits(rank, p)
         return np.einsum("ir,kr,rj->kij", b, kept, a), probability
     if law == "entrywise":
-        kept, probability = _bits(rows * columns, float(drop_probability(dropout=p)))
+        kept, probability = _bits(rows * columns, p)
         return kept.reshape(-1, rows, columns) * update, probability
     return update[None], np.ones(1)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lora_bounds.laws import MASK_LAWS, LawName
 from lora_bounds.ledger.enumeration import masked_updates, mean_and_variance
 from lora_bounds.ledger.evidence import (
     ALGEBRA,
@@ -21,8 +22,6 @@ from lora_bounds.linear import (
 )
 from lora_bounds.rounding import Array
 from lora_bounds.sparsity import (
-    MASK_LAWS,
-    MaskLaw,
     drop_probability,
     induced_regularization,
     induced_regularizer,
@@ -39,7 +38,7 @@ def _layer(rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
     return b, a, root @ root.T / 4, cross
 
 
-def _table_row(law: MaskLaw) -> Sweep:
+def _table_row(law: LawName) -> Sweep:
     rng, slacks = np.random.default_rng(9), []
     for _ in range(500):
         b, a, sigma, _ = _layer(rng)

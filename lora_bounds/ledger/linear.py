@@ -12,7 +12,7 @@ _LAWS = (
     ),
     ("activation dropout", layers.activation_row, "Delta; (p/k) tr(D diag(S) D^T)"),
     ("rank masks", layers.rank_row, "k Delta; p k sum_j norm(B_j)^2 (A_j S A_j^T)"),
-    ("entrywise masks", layers.entrywise_row, "(1-q) Delta; q (1-q) tr(D diag(S) D^T)"),
+    ("entrywise masks", layers.entrywise_row, "k Delta; p k tr(D diag(S) D^T)"),
 )
 
 CLAIMS = (

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from lora_bounds.laws import MASK_LAWS
 from lora_bounds.ledger.enumeration import masked_updates
 from lora_bounds.ledger.evidence import ALGEBRA, IDENTITY, Sweep, agreement
 from lora_bounds.sparsity import (
-    MASK_LAWS,
     drop_probability,
     dropout_rate,
     dropped_norm,

@@ -1,6 +1,7 @@
 """Claims on the other bounds for the same model, and on the identity behind stability."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def union_over_widths() -> Sweep:
     slacks = []
     for n, norm, p in product((100, 10_000), (0.1, 10.0), (0.0, 0.5, 0.9)):
         risks = 0.1 + 0.3 * widths
-        common = {"n": n, "delta": 0.05, "loss_range": 1.0}
+        common: dict[str, Any] = {"n": n, "delta": 0.05, "loss_range": 1.0}
         joint = pac_bayes_dropout_bound(
             dropout=p, squared_norm=norm, widths=widths, empirical_risk=risks, **common
         ).value

@@ -22,7 +22,7 @@ def prove() -> Proof:
     k, q = 1 - p, 2 * p - p**2
     mean_update = b * a
     # LoRA Dropout reaches the mean update E with the raw factors scaled by 1/k^2 in total.
-    lora_mean, lora_variance = mean_and_variance("lora", b / k**2, a, sigma, p)
+    lora_mean, lora_variance = mean_and_variance("row_column", b / k**2, a, sigma, p)
     drop_mean, drop_variance = mean_and_variance("activation", b, a, sigma, q)
     argument.zero("both layers have mean update E (LoRA Dropout)", lora_mean - mean_update)
     argument.zero("both layers have mean update E (dropout at q)", drop_mean - mean_update)

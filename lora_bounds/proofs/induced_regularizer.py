@@ -32,7 +32,7 @@ def prove() -> Proof:
         fit = (update * cross.T).trace()
         return (energy - 2 * fit + (update * sigma * update.T).trace()) / 2
 
-    objective = sum(prob * risk(update) for update, prob in masked_updates("lora", b, a, p))
+    objective = sum(prob * risk(update) for update, prob in masked_updates("row_column", b, a, p))
     mean = k**2 * delta
     penalty = (
         p / k * (mean * sigma * mean.T).trace()

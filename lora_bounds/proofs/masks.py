@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from lora_bounds import checks
+from lora_bounds.laws import MASK_LAWS, LawName
+
 
 def keep_vectors(size: int, dropout: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     """All 0/1 vectors of independent entries that are 1 with probability 1 - dropout.
@@ -22,27 +25,23 @@ def keep_vectors(size: int, dropout: Any) -> Iterator[tuple[tuple[int, ...], Any
         yield bits, probability
 
 
-def masked_updates(law: str, b: Any, a: Any, dropout: Any) -> Iterator[tuple[Any, Any]]:
+def masked_updates(law: LawName, b: Any, a: Any, dropout: Any) -> Iterator[tuple[Any, Any]]:
     """All values of the masked update and their probabilities.
 
     Args:
-        law: ``"lora"`` (rows of B and columns of A, Eq. 2), ``"activation"`` (columns, scaled by
-            1/(1-p), the usual dropout in front of A), ``"rank"`` (components), or ``"entry"``
-            (each entry of BA on its own; ``dropout`` is then the entrywise rate).
+        law: as in `lora_bounds.laws.mask_law`.
         b: B, a sympy matrix (n1, r).
         a: A, a sympy matrix (r, n2).
-        dropout: The rate p.
+        dropout: The rate p of the law's own bits.
 
     Yields:
         The masked update (n1, n2) and its probability.
-
-    Raises:
-        ValueError: The law is unknown.
     """
     import sympy
 
+    checks.choice("law", law, MASK_LAWS)
     rows, rank, columns = b.rows, b.cols, a.cols
-    if law == "lora":
+    if law == "row_column":
         for keep_b, prob_b in keep_vectors(rows, dropout):
             for keep_a, prob_a in keep_vectors(columns, dropout):
                 yield sympy.diag(*keep_b) * b * a * sympy.diag(*keep_a), prob_b * prob_a
@@ -52,15 +51,15 @@ def masked_updates(law: str, b: Any, a: Any, dropout: Any) -> Iterator[tuple[Any
     elif law == "rank":
         for keep, prob in keep_vectors(rank, dropout):
             yield b * sympy.diag(*keep) * a, prob
-    elif law == "entry":
+    elif law == "entrywise":
         full = b * a
         for keep, prob in keep_vectors(rows * columns, dropout):
             yield full.multiply_elementwise(sympy.Matrix(rows, columns, keep)), prob
     else:
-        raise ValueError(f"law must be 'lora', 'activation', 'rank' or 'entry', got law={law!r}")
+        yield b * a, sympy.Integer(1)
 
 
-def mean_and_variance(law: str, b: Any, a: Any, sigma: Any, dropout: Any) -> tuple[Any, Any]:
+def mean_and_variance(law: LawName, b: Any, a: Any, sigma: Any, dropout: Any) -> tuple[Any, Any]:
     """Mean update and E norm(hhat - E hhat)^2 by summing over every mask.
 
     Args:

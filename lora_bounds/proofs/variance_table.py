@@ -1,5 +1,8 @@
 """Mean and variance of the masked linear layer under each mask law, from all masks."""
 
+from typing import Any
+
+from lora_bounds.laws import LawName
 from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import diagonal, generic_layer, mean_and_variance
 
@@ -17,8 +20,8 @@ def prove() -> Proof:
         "D = diag(Sigma), V = E norm(hhat - E[hhat|x])^2. LoRA Dropout: mean k^2 Delta, "
         "V = p k^3 tr(Delta Sigma Delta^T) + p k^2 tr(Delta D Delta^T). Activation dropout with "
         "1/k: mean Delta, V = (p/k) tr(Delta D Delta^T). Rank masks: mean k Delta, "
-        "V = p k sum_j norm(B_j)^2 A_j Sigma A_j^T. Entrywise at rate q: mean (1-q) Delta, "
-        "V = q(1-q) tr(Delta D Delta^T)."
+        "V = p k sum_j norm(B_j)^2 A_j Sigma A_j^T. Entrywise: mean k Delta, "
+        "V = p k tr(Delta D Delta^T)."
     )
     b, a, sigma, p = generic_layer(2, 2, 2)
     k = 1 - p
@@ -28,11 +31,11 @@ def prove() -> Proof:
     components = sum(
         (b[:, j].T * b[:, j])[0] * (a[j, :] * sigma * a[j, :].T)[0] for j in range(b.cols)
     )
-    expected = {
-        "lora": (k**2 * delta, p * k**3 * full + p * k**2 * own),
+    expected: dict[LawName, tuple[Any, Any]] = {
+        "row_column": (k**2 * delta, p * k**3 * full + p * k**2 * own),
         "activation": (delta, p / k * own),
         "rank": (k * delta, p * k * components),
-        "entry": (k * delta, p * k * own),  # here p is the entrywise rate (q in the statement)
+        "entrywise": (k * delta, p * k * own),
     }
     for law, (mean_formula, variance_formula) in expected.items():
         mean, variance = mean_and_variance(law, b, a, sigma, p)

@@ -1,6 +1,7 @@
 """From a run to a verdict: measure an adapter, evaluate every bound, say which hold.
 
-The one place where this package imports `lora_bounds`.
+With `probes.gibbs` the one place where this package imports bounds; all else takes nothing but the
+mask laws from `lora_bounds`.
 """
 
 from lora_dropout.audit.constants import Constants

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_bounds.laws import LawName
 from lora_dropout.batching import LossFn
 from lora_dropout.checks import check_count
 from lora_dropout.evaluation import Data, check_data
@@ -23,6 +24,8 @@ from lora_dropout.seeds import seeded_generator
 
 SEGMENTS, POINTS = 8, 5
 _ROUNDING = 1e-9
+# Error of an eigenvalue, relative to the leading one (see `curvature`'s tolerance).
+_EIGENVALUE_ERROR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,9 @@ class Constants:
 
     Attributes:
         n: Training examples.
-        dropout: The rate p.
+        mask: The mask law.
+        dropout: The rate p of its bits.
+        drop_probability: The q of Eq. 11 under that law.
         regularization: The explicit weight lambda of Eq. 11's penalty in training; the paper's
             training has none.
         distance: ||theta - theta0||.
@@ -48,7 +53,9 @@ class Constants:
     """
 
     n: int
+    mask: LawName
     dropout: float
+    drop_probability: float
     regularization: float
     distance: float
     rho: float
@@ -60,6 +67,21 @@ class Constants:
     moves: tuple[float, ...]
     noise_moves: tuple[float, ...]
     facts: Mapping[str, bool | None]
+
+    @property
+    def convexity(self) -> float:
+        """Lmin as a bound may use it: the least eigenvalue beyond the error of eigenvalues, or 0.
+
+        At a solution whose Hessian has flat directions, the least eigenvalue found is rounding, and
+        a bound that divides by it is a random number.
+        """
+        return _convexity(self.curvature)
+
+
+def _convexity(bent: Curvature) -> float:
+    if bent.least is None or bent.leading is None:
+        return 0.0
+    return max(bent.least - _EIGENVALUE_ERROR * abs(bent.leading), 0.0)
 
 
 def retrain(
@@ -144,7 +166,8 @@ def measure_constants(
         The constants, with the facts they show.
     """
     settings = adapter_config(model)
-    weight = regularization * drop_probability(settings.mask, settings.dropout)
+    q = drop_probability(settings.mask, settings.dropout)
+    weight = regularization * q
     plain = AdapterObjective(model, train, loss_fn=loss_fn)
     center = plain.flatten(initial)
     objective = AdapterObjective(model, train, loss_fn=loss_fn, weight=weight, center=center)
@@ -155,7 +178,7 @@ def measure_constants(
     n = len(plain.targets)
     facts: dict[str, bool | None] = {"bounded loss": True, "convex loss": None}
     if bent.least is not None and bent.leading is not None:
-        psd = bent.least >= -1e-6 * max(abs(bent.leading), _ROUNDING)
+        psd = bent.least >= -_EIGENVALUE_ERROR * max(abs(bent.leading), _ROUNDING)
         facts["positive semidefinite Hessian"] = psd
         if not psd:
             facts["convex loss"] = False
@@ -169,27 +192,29 @@ def measure_constants(
         rho = slopes.rho
         eta = rho + 2.0 * weight * distance * 1.01
         return Constants(
-            n, settings.dropout, regularization, distance, rho, eta, bent, gradient_norm,
-            None, None, (), (), facts,
+            n, settings.mask, settings.dropout, q, regularization, distance, rho, eta, bent,
+            gradient_norm, None, None, (), (), facts,
         )  # fmt: skip
     moves, ends = torch.from_numpy(retraining.distances[0]), _solutions(retraining, theta)
     chosen = ends[:: -(-len(moves) // SEGMENTS)]
     segments = [segment_lipschitz(objective, theta, end, n_points=POINTS) for end in chosen]
     rho, eta = max(s.rho for s in segments), max(s.eta for s in segments)
-    least = max(bent.least or 0.0, 0.0) + 2.0 * weight
+    least = _convexity(bent) + 2.0 * weight
     start = objective.value(theta)
     rises = torch.tensor([objective.value(end) - start for end in ends])
     facts["curvature along the segment"] = bool((rises >= least / 2.0 * moves**2 - _ROUNDING).all())
     # What the proof of Prop. 4.2 uses of eta is the secants between the solutions.
     secants = max(float(s.regularized_secants.max()) for s in segments)
     facts["Lipschitz regularised loss"] = secants <= eta * (1.0 + _ROUNDING)
-    # How far from the minimiser, if the curvature is right: it must not drown the moves.
-    off = gradient_norm / least if least > 0 else float("inf")
-    facts["minimisers"] = off <= 0.01 * float(moves.mean())
+    if least > 0:
+        # How far from the minimiser, if the curvature is right: it must not drown the moves.
+        facts["minimisers"] = gradient_norm / least <= 0.01 * float(moves.mean())
     changes = _changes(model, train, clipped, theta, retraining)
     return Constants(
         n=n,
+        mask=settings.mask,
         dropout=settings.dropout,
+        drop_probability=q,
         regularization=regularization,
         distance=distance,
         rho=rho,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor, nn
 
-from lora_bounds import geometric_widths, kl_inverse, pac_bayes_dropout_bound
+from lora_bounds import geometric_widths, kl_inverse, pac_bayes_kl_bound
 from lora_bounds.judgement import Judgement, judge
+from lora_bounds.pac_bayes import GRID
 from lora_dropout.batching import LossFn
 from lora_dropout.evaluation import Data
-from lora_dropout.inject import adapter_config
-from lora_dropout.probes.gibbs import gibbs_risk, squared_distance
+from lora_dropout.probes.gibbs import gibbs_kl, gibbs_risk
 
 # Fixed before any data: this is what makes the union bound over the widths a bound.
 WIDTHS = geometric_widths(largest=1.0, ratio=0.5, count=8)
@@ -59,18 +59,17 @@ def judge_pac_bayes(
     share = np.minimum(seen.losses.mean(axis=1) / loss_range, 1.0)
     spread = math.log(2.0 * len(widths) / delta) / n_draws
     empirical = loss_range * np.asarray(kl_inverse(empirical_risk=share, bound=spread))
+    divergences = gibbs_kl(model, train[0], initial=initial, widths=widths)
     bounds = [
-        pac_bayes_dropout_bound(
+        pac_bayes_kl_bound(
             n=len(train[1]),
-            # Each width has its share of delta, as in the union bound.
+            # Each width has its share of delta: the union bound over the grid.
             delta=delta / 2.0 / len(widths),
-            dropout=adapter_config(model).dropout,
-            squared_norm=squared_distance(model, initial),
-            widths=[width],
-            empirical_risk=[risk],
+            kl=kl,
+            empirical_risk=risk,
             loss_range=loss_range,
         )
-        for width, risk in zip(widths, empirical, strict=True)
+        for kl, risk in zip(divergences, empirical, strict=True)
     ]
     best = min(range(len(bounds)), key=lambda k: float(bounds[k].value))
     middle = float(fresh.losses[best].mean())
@@ -84,5 +83,6 @@ def judge_pac_bayes(
         risk=(max(middle - slack, 0.0), min(middle + slack, loss_range)),
         confidence=1.0 - delta,
         facts={**known, **facts},
+        assumptions=(GRID,),
         name=f"PAC-Bayes dropout, width {widths[best]:.3g}",
     )

@@ -13,6 +13,7 @@ from lora_bounds import (
     Assumption,
     BoundResult,
     compare_bounds,
+    dropout_rate,
     hoeffding,
     lemma_4_3,
     theorem_4_4,
@@ -37,9 +38,10 @@ from lora_dropout.checks import (
 from lora_dropout.ensemble import Prediction, predict
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import adapter_config
+from lora_dropout.inject import adapter_config, trainable_parameters
 from lora_dropout.probes.example_losses import ClippedCrossEntropy
 from lora_dropout.probes.gap import Gap, generalization_gap
+from lora_dropout.regularization import factor_names
 from lora_dropout.seeds import check_seed
 
 
@@ -56,6 +58,7 @@ class Audit:
         delta: Failure probability of each bound by itself.
         judgements: The bounds.
         yardstick: Hoeffding's bound on the gap from the held-out data alone.
+        notes: What a bound leaves out of this adapter's training, and why.
     """
 
     constants: Constants
@@ -65,6 +68,7 @@ class Audit:
     delta: float
     judgements: tuple[Judgement, ...]
     yardstick: float
+    notes: tuple[str, ...] = ()
 
     @property
     def contradictions(self) -> tuple[Judgement, ...]:
@@ -74,8 +78,9 @@ class Audit:
     def __str__(self) -> str:
         c = self.constants
         least = c.curvature.least
+        masks = f"masks {c.mask} at p={c.dropout}" if c.mask != "none" else "no masks"
         lines = [
-            f"n={c.n}, p={c.dropout}, lambda={c.regularization}, "
+            f"n={c.n}, {masks} (q={c.drop_probability:.3g}), lambda={c.regularization}, "
             f"losses in [0, {self.loss_range:.3g}] nats, delta={self.delta}",
             f"empirical gap {self.gap.gap:.4g} [{self.gap.interval.low:.4g}, "
             f"{self.gap.interval.high:.4g}] (ensemble {self.ensemble_gap.gap:.4g}); "
@@ -92,7 +97,7 @@ class Audit:
                 f"{min(c.moves):.3g} to {max(c.moves):.3g} (another seed alone moves them by "
                 f"{max(c.noise_moves):.3g})"
             )
-        lines += [judgement_table(self.judgements)]
+        lines += [judgement_table(self.judgements), *self.notes]
         lines.append(f"yardstick, held-out data alone (Hoeffding): gap <= {self.yardstick:.3g}")
         return "\n".join(lines)
 
@@ -120,11 +125,16 @@ def audit(
     without single examples (`fit_replicas`), and left with the solution of the whole set. Give
     `initial` for one that is trained already: its stability is then not measured.
 
+    Each bound is evaluated under the model's own mask law: the stability bounds know it by the q of
+    Eq. 11, the probability that it drops an entry (where lambda q = 0 nothing but curvature keeps
+    them finite), PAC-Bayes by what each tensor's move costs (`gibbs_kl`).
+
     The bounds speak of a loss in [0, C]: risks and stability are of cross-entropy clipped at
     `loss_cap`, slopes and curvature of the unclipped one, which are no smaller.
 
     Args:
-        model: An adapted classifier without `modules_to_save`.
+        model: An adapted classifier that trains its factors alone: the penalty of Eq. 11, and so
+            every stability bound, knows no other parameters.
         train: (inputs, class targets) of n examples.
         held_out: Examples that played no part in training or selection.
         config: Training settings.
@@ -146,7 +156,8 @@ def audit(
 
     Raises:
         ValueError: If neither or both of `config` and `initial` are given, the targets are no
-            classes, or an example's loss is not finite.
+            classes, an example's loss is not finite, more than the factors is trained, or the
+            layers have several laws or rates.
     """
     if (config is None) == (initial is None):
         raise ValueError(
@@ -158,10 +169,16 @@ def audit(
     check_data("held_out", held_out)
     if known is not None:
         check_type("known", known, Mapping, "facts by name")
-    if adapter_config(model).modules_to_save:
+    adapter = adapter_config(model)
+    if adapter.modules_to_save:
         raise ValueError(
-            "model must train its factors alone, got modules_to_save="
-            f"{adapter_config(model).modules_to_save!r}"
+            f"model must train its factors alone, got modules_to_save={adapter.modules_to_save!r}"
+        )
+    unmasked = sorted(trainable_parameters(model).keys() - set(factor_names(model)))
+    if unmasked:
+        raise ValueError(
+            f"model must train its factors alone, got {unmasked[0]!r} trained too: freeze it "
+            "(requires_grad_(False))"
         )
     for name, (_, targets) in (("train", check_data("train", train)), ("held_out", held_out)):
         if targets.is_floating_point():
@@ -222,7 +239,14 @@ def audit(
         loss_fn=loss_fn,
         seed=seed,
     )
-    facts = {**constants.facts, **(known or {})}
+    facts, notes = dict(constants.facts), []
+    if config is not None and adapter.adapter == "adalora" and config.orthogonality > 0:
+        facts["minimisers"] = False
+        notes.append(
+            f"stability bounds: AdaLoRA's orthogonality term (weight {config.orthogonality:g}) is "
+            "in what was minimised and in none of them; PAC-Bayes does not ask what was minimised"
+        )
+    facts.update(known or {})
     pac_bayes = judge_pac_bayes(
         model,
         train,
@@ -244,6 +268,7 @@ def audit(
         delta=delta,
         judgements=(*_judge_stability(constants, gap, cap, delta, facts), pac_bayes),
         yardstick=float(held.value) - gap.train,
+        notes=tuple(notes),
     )
 
 
@@ -260,7 +285,6 @@ def _judge_stability(
     facts: Mapping[str, bool | None],
 ) -> list[Judgement]:
     c = constants
-    lmin = max(c.curvature.least or 0.0, 0.0)
     risk = (gap.risk.low, gap.risk.high)
 
     def judged(result: BoundResult, name: str, assumptions: Sequence[Assumption] = ()) -> Judgement:
@@ -281,9 +305,10 @@ def _judge_stability(
         "empirical_risk": gap.train,
     }
     penalty: dict[str, Any] = {
-        "dropout": c.dropout,
+        # These bounds take a law's q by the rate of row and column masks that drop as many entries.
+        "dropout": dropout_rate(drop_probability=c.drop_probability),
         "regularization": c.regularization,
-        "curvature": lmin,
+        "curvature": c.convexity,
     }
     rows = [
         judged(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -60,17 +60,32 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def write_run(settings: RunSettings, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def write_run(
+    settings: RunSettings,
+    outcome: Mapping[str, Any],
+    *,
+    results: Mapping[str, Any],
+    not_measured: Sequence[str],
+    resumed_at: int | None,
+) -> dict[str, Any]:
     """Write `run.json` and `README.md` of a trained adapter.
 
     Args:
         settings: Of the run.
-        outcome: What came out.
+        outcome: What came out of the training.
+        results: Split -> metrics.
+        not_measured: Splits that are still to be measured.
+        resumed_at: The step at which a stopped run was gone on with.
 
     Returns:
         The content of `run.json`.
     """
-    record = plain({"settings": asdict(settings), **outcome, "provenance": describe_process()})
+    origin = describe_process() | ({} if resumed_at is None else {"resumed_at_step": resumed_at})
+    missing = {"not_measured": not_measured} if not_measured else {}
+    record = plain(
+        {"settings": asdict(settings), "results": results, **missing, **outcome}
+        | {"provenance": origin}
+    )
     # The README first: run.json is what marks a run as finished.
     with atomic_path(settings.output / "README.md") as path:
         path.write_text(card(record), encoding="utf-8")
@@ -102,7 +117,8 @@ def card(record: Mapping[str, Any]) -> str:
         ("masks", f"{settings['mask']}, p = {settings['dropout']:g}, rescaling {rescale}"),
         ("instances", f"N = {settings['instances']} in training ({settings['mode']})"),
         ("trained", f"{record['trainable']:,} of {record['total']:,} parameters"),
-        ("training", f"{record['steps']} steps, {record['seconds']:.0f} s on {record['device']}"),
+        ("training", _training(record)),
+        ("trained whole", ", ".join(record["trained_whole"]) or "nothing"),
         ("learning rate, seed", f"{settings['learning_rate']:g}, {settings['seed']}"),
     ]
     lines = ["---", head, "---", "", f"# LoRA Dropout adapter for {task}", ""]
@@ -114,6 +130,8 @@ def card(record: Mapping[str, Any]) -> str:
         for name, value in metrics.items():
             shown = "undefined" if value is None else f"{value:.4g}"
             lines.append(f"| {split} | {name} | {shown} |")
+    for split in record.get("not_measured", ()):
+        lines.append(f"| {split} | | not measured yet: `lora-dropout evaluate` does it |")
     notes = [
         f"{share:.1%} of {split} was truncated to {record['max_length']} tokens."
         for split, share in record["share_truncated"].items()
@@ -123,12 +141,37 @@ def card(record: Mapping[str, Any]) -> str:
         notes.append(
             f"{record['overlap_left_out']} training examples that a dev set has too were left out."
         )
+    if settings["precision"] == "bf16":
+        notes.append("Measured under bfloat16 autocast; other passes round otherwise.")
     lines += ["", *notes, ""]
+    shown = ", ".join(f"{key}={value!r}" for key, value in record["plain"]["arguments"].items())
+    name = record["plain"]["class"]
     lines += [
-        "Plain PEFT loads this folder and computes the mean network, without masks. The ensemble: "
+        "Plain PEFT computes the mean network from this folder, without masks:",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        f"from transformers import {name}",
+        "",
+        f"base = {name}.from_pretrained({base or Path(settings['model']).name!r}, {shown})",
+        f"model = PeftModel.from_pretrained(base, {str(settings['output'])!r}).eval()",
+        "```",
+        "",
+        *(
+            [f"Outputs are {', '.join(record['classes'])}, in this order."]
+            if record["classes"]
+            else []
+        ),
+        "The ensemble: "
         f"`lora-dropout evaluate {settings['output']}`, or `lora_dropout.hf.attach` after loading.",
         "",
         "Method: LoRA Dropout (arXiv 2404.09610). Everything else is in `run.json`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    at = record["provenance"].get("resumed_at_step")
+    since = "" if at is None else f" since step {at}, where it was gone on with"
+    return f"{record['steps']} steps, {record['seconds']:.0f} s on {record['device']}{since}"

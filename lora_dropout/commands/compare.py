@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lora_dropout.commands import paths
 from lora_dropout.commands.options import add_options, read_settings
 from lora_dropout.commands.replaying import add_replay, read_recorded, recorded_settings
 from lora_dropout.commands.settings import CompareSettings
@@ -86,16 +87,13 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _compare(settings: CompareSettings) -> str | None:
     from lora_dropout.commands import compare_report
-    from lora_dropout.commands.compare_runs import (
-        check_run_data,
-        fingerprint,
-        make_cell,
-        run_cell,
-    )
+    from lora_dropout.commands.compare_runs import check_runs, make_cell, run_cell
     from lora_dropout.sweeps import Store, run_cells
 
-    files = fingerprint(settings)
-    check_run_data(settings)
+    names = (f"compare.{end}" for end in ("json", "csv", "md"))
+    paths.check_new_folder("--output", settings.output, *names)
+    paths.check_new_folder("--output", settings.output / "runs")
+    inputs = check_runs(settings)
     store = Store(settings.output / "runs")
 
     def compute(cells: list[dict[str, Any]], title: str) -> list[Any]:
@@ -111,7 +109,7 @@ def _compare(settings: CompareSettings) -> str | None:
 
     try:
         tried = [
-            (candidate, make_cell(settings, **candidate, tuning=True, seed=seed, files=files))
+            (candidate, make_cell(settings, **candidate, tuning=True, seed=seed, inputs=inputs))
             for candidate in candidates(settings)
             for seed in range(_TUNING_SEED, _TUNING_SEED + settings.tune_seeds)
         ]
@@ -120,7 +118,7 @@ def _compare(settings: CompareSettings) -> str | None:
         )
         chosen = compare_report.choose(settings, tuning)
         final = [
-            (method, make_cell(settings, **candidate, tuning=False, seed=seed, files=files))
+            (method, make_cell(settings, **candidate, tuning=False, seed=seed, inputs=inputs))
             for method, candidate in chosen.items()
             for seed in range(settings.seeds)
         ]

@@ -16,7 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 from lora_dropout.checkpoint import tensors_digest
 from lora_dropout.commands import models
 from lora_dropout.commands.card import plain
-from lora_dropout.commands.data import draw, load_run
+from lora_dropout.commands.data import RunData, draw, load_run
+from lora_dropout.commands.identity import model_identity, rows_identity
 from lora_dropout.commands.measuring import measure
 from lora_dropout.commands.quiet import ignore_library_warnings
 from lora_dropout.commands.settings import CompareSettings
@@ -41,7 +42,7 @@ def make_cell(
     learning_rate: float,
     seed: int,
     tuning: bool,
-    files: str,
+    inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Describe one run.
 
@@ -52,7 +53,7 @@ def make_cell(
         learning_rate: Peak rate.
         seed: Of the examples drawn, the new weights, the order and the masks.
         tuning: Measure on the validation set, else on the dev sets.
-        files: Fingerprint of local files.
+        inputs: From `check_runs`.
 
     Returns:
         The cell, representable in JSON.
@@ -63,44 +64,40 @@ def make_cell(
         common |= dict.fromkeys(("instances", "mode", "mask", "rescale", "eval_instances"))
     return {
         **common,
+        "revision": inputs["revision"],
         "method": method,
         "rate": rate,
         "learning_rate": learning_rate,
         "seed": seed,
         "tuning": tuning,
-        "files": files,
+        # A tuning run knows nothing of the dev sets.
+        "inputs": {k: inputs[k] for k in ("model", "train", *(() if tuning else ("dev",)))},
     }
 
 
-def fingerprint(settings: CompareSettings) -> str:
-    """Names, sizes and times of the local files that runs read.
+def check_runs(settings: CompareSettings) -> dict[str, Any]:
+    """Look at data and model once before the runs, each of which would fail by itself.
 
     Args:
         settings: Of the comparison.
 
     Returns:
-        A text; empty if all is on the hub.
-    """
-    found = []
-    for place in (settings.data, Path(settings.model)):
-        if place is not None and place.exists():
-            for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-                if path.is_file():
-                    state = path.stat()
-                    found.append(f"{path}:{state.st_size}:{state.st_mtime_ns}")
-    return "\n".join(found)
-
-
-def check_run_data(settings: CompareSettings) -> None:
-    """Read the data once before the runs, each of which would fail by itself.
-
-    Args:
-        settings: Of the comparison.
+        For `make_cell`: `train`, `dev` and `model`, what they are, whatever their places; and
+        `revision`, the commit of a model on the hub, the same for all runs.
     """
     task = find_task(settings.task)
+    found = _find(settings)
     data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
-    pool, _ = _set_aside(data.train, settings, task.name)
-    draw(pool, settings.n_train, seed=0)
+    pool, validation = _set_aside(data.train, settings, task.name)
+    rows = draw(pool, settings.n_train, seed=0)
+    length = models.choose_length(settings.max_length, task, found)
+    for split in (rows, validation, *data.dev.values()):
+        task.encode(split, found.tokenizer, max_length=length, order=found.order)
+    base = models.load_base(found, task, precision=settings.precision, empty=True)
+    _add_adapter(base, settings, rows=len(rows))
+    revision = found.common["revision"]
+    model = model_identity(settings.model, revision)
+    return {**_identities(data), "model": model, "revision": revision}
 
 
 def run_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,27 +126,21 @@ def _run(cell: Mapping[str, Any]) -> dict[str, Any]:
     settings = _settings(cell)
     task = find_task(settings.task)
     data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
+    now = _identities(data)
+    if any(cell["inputs"].get(name, same) != same for name, same in now.items()):
+        raise ValueError(f"--data: {settings.data} is not what the comparison began with")
     pool, validation = _set_aside(data.train, settings, task.name)
     rows = draw(pool, settings.n_train, seed=cell["seed"])
-    base, tokenizer, order = models.load_base(
-        settings.model,
-        task,
-        seed=cell["seed"],
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        precision=settings.precision,
-    )
-    length = models.choose_length(settings.max_length, task, base, tokenizer)
-    encoded = task.encode(rows, tokenizer, max_length=length, order=order)
+    where = _find(settings)
+    tokenizer = where.tokenizer
+    length = models.choose_length(settings.max_length, task, where)
+    encoded = task.encode(rows, tokenizer, max_length=length, order=where.order)
+    base = models.load_base(where, task, seed=cell["seed"], precision=settings.precision)
     masked = cell["method"] == "lora_dropout"
-    model = models.add_adapter(
+    model = _add_adapter(
         base,
-        task,
-        adapter=settings.adapter,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        target_modules=settings.target_modules,
-        total_steps=total_steps(settings, len(encoded.rows)),
+        settings,
+        rows=len(encoded.rows),
         lora_dropout=cell["rate"] if cell["method"] == "dropout" else 0.0,
         seed=cell["seed"],
     )
@@ -180,14 +171,16 @@ def _run(cell: Mapping[str, Any]) -> dict[str, Any]:
     digest = tensors_digest({name: p for name, p in model.named_parameters() if p.requires_grad})
     measured = {"validation": validation} if cell["tuning"] else data.dev
     # The ensemble is what the method is: settings are chosen by it alone.
-    ways = ("ensemble",) if cell["tuning"] else ("ensemble", "mean", "raw")
+    ways = ["ensemble"] if cell["tuning"] else ["ensemble", "mean"]
+    if not (cell["tuning"] or settings.rescale):  # else raw is the mean network
+        ways.append("raw")
     results: dict[str, dict[str, Any]] = {way: {} for way in (ways if masked else ("plain",))}
     truncated = {"train": encoded.share_truncated}
     splits = dict(measured)
     if not cell["tuning"]:
         splits["train"] = rows.select(range(min(_TRAIN_MEASURED, len(rows))))
     for name, split in splits.items():
-        tokens = task.encode(split, tokenizer, max_length=length, order=order)
+        tokens = task.encode(split, tokenizer, max_length=length, order=where.order)
         truncated[name] = tokens.share_truncated
         for way, found in results.items():
             found[name] = measure(
@@ -221,10 +214,38 @@ def _settings(cell: Mapping[str, Any]) -> CompareSettings:
     names = {field.name for field in fields(CompareSettings)}
     # None stands for the default: a setting that this method does not know.
     kept = {k: v for k, v in cell.items() if k in names and v is not None}
-    kept["target_modules"] = tuple(kept["target_modules"])
+    for name in ("target_modules", "modules_to_save"):
+        kept[name] = tuple(kept[name])
     if kept.get("data"):
         kept["data"] = Path(kept["data"])
     return CompareSettings(output=Path(), **kept)
+
+
+def _find(settings: CompareSettings) -> models.Found:
+    return models.find_base(
+        settings.model,
+        find_task(settings.task),
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _add_adapter(base: models.Base, settings: CompareSettings, *, rows: int, **more: Any) -> Any:
+    return models.add_adapter(
+        base,
+        find_task(settings.task),
+        adapter=settings.adapter,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        target_modules=settings.target_modules,
+        modules_to_save=settings.modules_to_save,
+        total_steps=total_steps(settings, rows),
+        **more,
+    )
+
+
+def _identities(data: RunData) -> dict[str, str]:
+    return {"train": rows_identity({"train": data.train}), "dev": rows_identity(data.dev)}
 
 
 def _set_aside(train: Dataset, settings: CompareSettings, name: str) -> tuple[Dataset, Dataset]:

@@ -25,7 +25,7 @@ class RunData:
 
 
 def load_run(task: TextTask, folder: Path | None, *, keep_overlap: bool) -> RunData:
-    """Read the data of a run.
+    """Read the data of a run, and see that all of it is labelled.
 
     Args:
         task: The task.
@@ -36,12 +36,14 @@ def load_run(task: TextTask, folder: Path | None, *, keep_overlap: bool) -> RunD
         The data.
 
     Raises:
-        ValueError: If there is no training data or none to measure on.
+        ValueError: If there is no training data or none to measure on, or labels are missing.
     """
     splits = task.load(folder)
     if "train" not in splits:
         raise ValueError(f"--data: {task.name!r} has no train split, only {', '.join(splits)}")
     dev = {name: splits[name] for name in splits_to_measure(task, list(splits))}
+    for name in ("train", *dev):
+        task.check_labels(splits[name], task.source(folder, name))
     train = splits["train"]
     if not keep_overlap:
         train = without_overlap(train, dev, name=task.name)

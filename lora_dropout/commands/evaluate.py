@@ -45,26 +45,34 @@ def run(arguments: argparse.Namespace) -> int:
         Exit status 0.
 
     Raises:
-        ValueError: If the split is not there, or the run's local data was not given again.
+        ValueError: If the split is not there or not labelled, the run's local data was not given
+            again, or `--json` is one of the run's own files.
     """
     settings = read_settings(EvaluateSettings, arguments)
-    from lora_dropout.commands import using
+    from lora_dropout.commands import paths, using
     from lora_dropout.commands.card import describe_process, write_json
     from lora_dropout.commands.measuring import measure, splits_to_measure
     from lora_dropout.commands.train import saved_run
 
-    trained_on = saved_run(arguments.folder)["settings"]
+    run_record = saved_run(arguments.folder)
+    trained_on = run_record["settings"]
+    target = settings.json or arguments.folder / "evaluation.json"
+    paths.check_new_file("--json", target)
+    paths.check_not_of_run("--json", target, arguments.folder)
     if settings.data is None and trained_on["data"] and settings.task in (None, trained_on["task"]):
         # A path in a downloaded file is not followed.
         raise ValueError(f"--data: the run used local data ({trained_on['data']}); name the folder")
-    trained = using.load(arguments.folder, settings)
-    splits = trained.task.load(settings.data)
+    task = using.chosen_task(run_record, settings)
+    splits = task.load(settings.data)
     if settings.split is None:
-        names = splits_to_measure(trained.task, list(splits))
+        names = splits_to_measure(task, list(splits))
     elif settings.split in splits:
         names = [settings.split]
     else:
         raise ValueError(f"--split must be one of {', '.join(splits)}, got {settings.split!r}")
+    for name in names:
+        task.check_labels(splits[name], task.source(settings.data, name))
+    trained = using.load(arguments.folder, settings)
     results = {}
     for name in names:
         rows = splits[name]
@@ -79,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         for metric, value in results[name].items():
             print(f"  {metric:<20} {value:.4f}")
     used = {k: v for k, v in trained.options.items() if k != "progress"}
-    record = {"task": trained.task.name, "results": results, **used}
-    record |= {"max_length": trained.max_length, "provenance": describe_process()}
-    write_json(settings.json or arguments.folder / "evaluation.json", record)
+    content = {"task": trained.task.name, "results": results, **used}
+    content |= {"max_length": trained.max_length, "provenance": describe_process()}
+    write_json(target, content)
     return 0

@@ -3,12 +3,14 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import AdaLoraConfig, AdaLoraModel, LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora.layer import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -21,8 +23,15 @@ from transformers import (
 
 from lora_dropout.adapter_io import WEIGHTS
 from lora_dropout.commands.trust import check_adapter, check_base, check_code, check_repository
+from lora_dropout.commands.whole_modules import (
+    check_shapes,
+    drawn_modules,
+    linear_layers,
+    whole_modules,
+)
 from lora_dropout.config import MaskConfig
-from lora_dropout.hf import attach
+from lora_dropout.hf import attach, attached_config, detach
+from lora_dropout.tasks.data_warning import DataWarning
 from lora_dropout.tasks.text import TextTask
 
 _HEADS: dict[str, tuple[Any, TaskType]] = {
@@ -31,50 +40,78 @@ _HEADS: dict[str, tuple[Any, TaskType]] = {
     "spans": (AutoModelForQuestionAnswering, TaskType.QUESTION_ANS),
     "causal": (AutoModelForCausalLM, TaskType.CAUSAL_LM),
 }
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 _REMOTE_CODE = "it brings code of its own, which runs only with --trust-remote-code. "
 
 
-def load_base(
+@dataclass(frozen=True)
+class Found:
+    """A base model before its weights are read.
+
+    Attributes:
+        name: On the hub, or a folder.
+        config: Its settings, with the head a task needs.
+        tokenizer: Its tokenizer.
+        order: Class names in the order of the model's outputs.
+        common: Arguments of `from_pretrained`; on the hub the revision is a commit, where known.
+    """
+
+    name: str
+    config: Any
+    tokenizer: Any
+    order: tuple[str, ...]
+    common: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model with the head of a task.
+
+    Attributes:
+        model: The model.
+        drawn: Names of the modules that its files hold no weights for, drawn from the seed.
+    """
+
+    model: nn.Module
+    drawn: tuple[str, ...] = ()
+
+
+def find_base(
     name: str,
     task: TextTask,
     *,
-    seed: int = 0,
     revision: str | None = None,
     trust_remote_code: bool = False,
-    precision: str = "float32",
-    empty: bool = False,
-) -> tuple[nn.Module, Any, tuple[str, ...]]:
-    """Load a base model with the head a task needs, and its tokenizer.
+    flag: str = "--model",
+) -> Found:
+    """Find a base model: its settings, with the head a task needs, and its tokenizer.
 
     Args:
-        name: On the hub, or a folder, for which the hub is never asked. Weights are read from
-            safetensors files only.
+        name: On the hub, or a folder, for which the hub is never asked.
         task: The task.
-        seed: Of the weights of a head that the model does not bring.
         revision: On the hub.
         trust_remote_code: Whether code in the repository may run.
-        precision: `float32`, or `bf16` for base weights in bfloat16.
-        empty: Make the model without weights, on the meta device.
+        flag: That names it, for messages.
 
     Returns:
-        (model, tokenizer, class names in the order of the model's outputs).
+        The model, before its weights are read.
 
     Raises:
-        OSError: If the model cannot be had.
+        OSError: If it cannot be had.
     """
     local = Path(name).is_dir()
-    common = {
+    common: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "local_files_only": local,
     }
-    auto, _ = _HEADS[task.head]
-    try:
+    with _told(flag, name, trust_remote_code):
         if local:
             check_base(Path(name))
         config = AutoConfig.from_pretrained(name, **common)
         if not local:
-            check_repository(name, revision)
+            common["revision"] = getattr(config, "_commit_hash", None) or revision
+            check_repository(name, common["revision"])
         if not trust_remote_code:
             check_code(config)
         order = class_order(config, task.labels) if task.head == "classification" else ()
@@ -89,23 +126,82 @@ def load_base(
         if tokenizer.pad_token is None:  # GPT-2's and Llama's kind
             tokenizer.pad_token = tokenizer.eos_token
         config.pad_token_id = tokenizer.pad_token_id
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return Found(name, config, tokenizer, order, common)
+
+
+def load_base(
+    found: Found,
+    task: TextTask,
+    *,
+    seed: int = 0,
+    precision: str = "float32",
+    empty: bool = False,
+    flag: str = "--model",
+) -> Base:
+    """Load the weights of a base model, from safetensors files only.
+
+    Args:
+        found: The model.
+        task: The task.
+        seed: Of the weights that the files do not hold, as those of a new head.
+        precision: `float32`, or `bf16` for base weights in bfloat16.
+        empty: Make the model without weights, on the meta device.
+        flag: That names it, for messages.
+
+    Returns:
+        The model; of one made without weights it is not known which ones its files lack.
+
+    Raises:
+        OSError: If it cannot be loaded, or its weights do not fit its settings.
+    """
+    auto, _ = _HEADS[task.head]
+    with _told(flag, found.name, found.common["trust_remote_code"]):
         if empty:
             with torch.device("meta"):
-                return auto.from_config(config, dtype=dtype), tokenizer, order
+                return Base(auto.from_config(found.config, dtype=_DTYPES[precision]))
         torch.manual_seed(seed)
-        model = auto.from_pretrained(
-            name,
-            config=config,
-            dtype=dtype,
+        model, info = auto.from_pretrained(
+            found.name,
+            config=found.config,
+            dtype=_DTYPES[precision],
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # a head of another task gives way to a new one
-            **common,
+            output_loading_info=True,
+            **found.common,
         )
+        check_shapes(model, info)
+    return Base(model, drawn_modules(info))
+
+
+def plain_arguments(found: Found, task: TextTask, precision: str) -> dict[str, Any]:
+    """How plain transformers loads the network that an adapter was trained on.
+
+    Args:
+        found: The base model.
+        task: The task.
+        precision: Of the base weights.
+
+    Returns:
+        `class`, the name of the class, and `arguments` of its `from_pretrained` besides the name.
+    """
+    auto, _ = _HEADS[task.head]
+    arguments = {"pad_token_id": found.config.pad_token_id}
+    if task.head in ("classification", "regression"):
+        arguments |= {"num_labels": found.config.num_labels, "ignore_mismatched_sizes": True}
+    arguments["dtype"] = str(_DTYPES[precision]).removeprefix("torch.")
+    if found.common["revision"] is not None:
+        arguments["revision"] = found.common["revision"]
+    return {"class": auto.__name__, "arguments": arguments}
+
+
+@contextmanager
+def _told(flag: str, name: str, trusted: bool) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, SafetensorError) as error:
-        hint = "" if trust_remote_code or "trust_remote_code" not in str(error) else _REMOTE_CODE
-        raise OSError(f"--model: {name!r} could not be loaded: {hint}{error}") from error
-    return model, tokenizer, order
+        hint = "" if trusted or "trust_remote_code" not in str(error) else _REMOTE_CODE
+        where = "" if Path(name).is_dir() else " from the hub, there is no such folder"
+        raise OSError(f"{flag}: {name!r} could not be loaded{where}: {hint}{error}") from error
 
 
 def class_order(config: Any, labels: Sequence[str]) -> tuple[str, ...]:
@@ -124,30 +220,30 @@ def class_order(config: Any, labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def length_limit(model: nn.Module, tokenizer: Any) -> int | None:
+def length_limit(found: Found) -> int | None:
     """The greatest number of tokens a model takes.
 
     Args:
-        model: Of `transformers`.
-        tokenizer: Its tokenizer.
+        found: The model.
 
     Returns:
         The number, or None if neither says one.
     """
-    config: Any = model.config
-    stated = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    stated = [
+        getattr(found.config, "max_position_embeddings", None),
+        found.tokenizer.model_max_length,
+    ]
     known = [n for n in stated if isinstance(n, int) and 0 < n < 10**9]
     return min(known) if known else None
 
 
-def choose_length(wanted: int | None, task: TextTask, model: nn.Module, tokenizer: Any) -> int:
+def choose_length(wanted: int | None, task: TextTask, found: Found) -> int:
     """The number of tokens to encode with.
 
     Args:
         wanted: From the flag.
         task: Its usual number stands in.
-        model: Of `transformers`.
-        tokenizer: Its tokenizer.
+        found: The base model.
 
     Returns:
         The number.
@@ -155,33 +251,36 @@ def choose_length(wanted: int | None, task: TextTask, model: nn.Module, tokenize
     Raises:
         ValueError: If more are wanted than the model takes.
     """
-    limit = length_limit(model, tokenizer)
+    limit = length_limit(found)
     if wanted is not None and limit is not None and wanted > limit:
         raise ValueError(f"--max-length must be at most {limit} for this model, got {wanted}")
     return wanted or min(task.max_length, limit or task.max_length)
 
 
 def add_adapter(
-    model: nn.Module,
+    base: Base,
     task: TextTask,
     *,
     adapter: str,
     rank: int,
     alpha: float,
     target_modules: Sequence[str],
+    modules_to_save: Sequence[str] = (),
     total_steps: int = 1,
     lora_dropout: float = 0.0,
     seed: int = 0,
 ) -> Any:
-    """Put a PEFT adapter on a model; all else but the head is frozen.
+    """Put a PEFT adapter on a model; all else but `whole_modules` is frozen.
 
     Args:
-        model: Of `transformers`.
-        task: Its head is trained whole and saved with the adapter.
+        base: The model; its head, and what its files lack, is trained whole and saved with the
+            adapter.
+        task: The task.
         adapter: `lora` or `adalora`.
         rank: Rank r; AdaLoRA prunes from 3r/2 to r on average, as in its paper.
         alpha: Scale.
         target_modules: Names, or `all-linear`.
+        modules_to_save: What to train whole instead of the head and what the files lack.
         total_steps: Of the training; AdaLoRA's schedule needs them.
         lora_dropout: PEFT's own dropout.
         seed: Of the initial factors.
@@ -190,12 +289,17 @@ def add_adapter(
         The PEFT model; what is trained is in float32.
 
     Raises:
-        ValueError: If no layer matches.
+        ValueError: If no layer matches, or a module would be neither trained nor saved.
     """
+    whole = whole_modules(base.model, task.head, base.drawn, modules_to_save)
+    targets = list(target_modules)
+    if "all-linear" in targets:
+        targets = linear_layers(base.model, whole)
     common: dict[str, Any] = {
         "lora_alpha": alpha,
         "lora_dropout": lora_dropout,
-        "target_modules": "all-linear" if "all-linear" in target_modules else list(target_modules),
+        "target_modules": targets,
+        "modules_to_save": list(whole) or None,
         "task_type": _HEADS[task.head][1],
     }
     if adapter == "adalora":
@@ -206,19 +310,29 @@ def add_adapter(
             tinit=total_steps // 10,
             tfinal=3 * total_steps // 10,
             deltaT=max(1, total_steps // 100),
-            total_step=max(2, total_steps),
+            total_step=total_steps,
             **common,
         )
     else:
         config = LoraConfig(r=rank, **common)
-    if "all-linear" in target_modules and task.head == "spans":
-        config.exclude_modules = ["qa_outputs"]  # PEFT spares other heads by itself
     torch.manual_seed(seed)
     try:
         with _quiet():
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(base.model, config)
     except ValueError as error:
-        raise ValueError(f"--target-modules: {error}") from error
+        name = "all-linear does not suit this model, name layers: " * (
+            "all-linear" in target_modules
+        )
+        raise ValueError(f"--target-modules: {name}{error}") from error
+    config.modules_to_save = sorted(set(config.modules_to_save or ())) or None  # PEFT adds its own
+    if getattr(
+        config, "target_parameters", None
+    ):  # PEFT's translation of the names of single experts
+        raise ValueError(
+            f"--target-modules: {' '.join(target_modules)} names experts, which this model holds "
+            f"as bare parameters ({', '.join(sorted(config.target_parameters))}) that no mask "
+            "fits: leave them out; all-linear does"
+        )
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -247,8 +361,45 @@ def put_masks(model: nn.Module, masks: MaskConfig, *, n_instances: int) -> nn.Mo
         )
 
 
+def saved_modules(model: nn.Module) -> list[str]:
+    """The modules that are trained whole and saved with an adapter.
+
+    Args:
+        model: A PEFT model.
+
+    Returns:
+        Their names in the base model.
+    """
+    return [
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    ]
+
+
+def save_folded(model: Any, folder: Path) -> None:
+    """Save an adapter so that plain PEFT computes the mean network from it.
+
+    Args:
+        model: A PEFT model with masks; it is left as it is, to the last bit.
+        folder: Gets PEFT's files.
+    """
+    config = attached_config(model)
+    kept = {name: p.detach().clone() for name, p in model.named_parameters() if ".lora_B." in name}
+    detach(model, fold=True)
+    if isinstance(model.base_model, AdaLoraModel):
+        # Pruned triplets stay as zeros: cut to their ranks, PEFT loads them at another scale.
+        model.peft_config["default"].rank_pattern = None
+    model.save_pretrained(str(folder))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])
+    put_masks(model, config, n_instances=config.n_instances)
+
+
 def load_trained(
-    base: nn.Module, folder: Path, masks: MaskConfig | None, *, n_instances: int
+    base: Base, folder: Path, masks: MaskConfig | None, *, n_instances: int
 ) -> nn.Module:
     """Load what `train` saved, masks attached as they were in training.
 
@@ -256,7 +407,8 @@ def load_trained(
     unfolded again, so that all three ways to predict are those of the end of training.
 
     Args:
-        base: The base model.
+        base: The base model; what its files lack should be in the adapter, and a warning says if
+            it is not, as in one of an older version.
         folder: The adapter's.
         masks: Their settings; None attaches none.
         n_instances: N.
@@ -270,11 +422,20 @@ def load_trained(
     check_adapter(folder)
     try:
         with _quiet():
-            model = PeftModel.from_pretrained(base, str(folder))
+            model = PeftModel.from_pretrained(base.model, str(folder))
     except SafetensorError as error:
         raise ValueError(
             f"{folder / WEIGHTS} is damaged or no safetensors file: {error}"
         ) from error
+    saved = saved_modules(model)
+    lost = [n for n in base.drawn if not any(f"{n}.".startswith(f"{outer}.") for outer in saved)]
+    if lost:
+        warnings.warn(
+            f"neither {folder} nor the base model's files hold weights for {', '.join(lost)}: they "
+            "are drawn again from the run's seed, and plain PEFT draws others",
+            DataWarning,
+            stacklevel=2,
+        )
     if masks is not None:
         with torch.no_grad():
             for layer in model.modules():
@@ -290,6 +451,8 @@ def _quiet() -> Iterator[None]:
     # Advice that the command follows by itself: on saving, and on GPT-2's transposed layers.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="with rescale=False", category=UserWarning)
+        # Of names of experts, which are refused.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
         # AdaLoRA's checkpoints, where a layer has lost its whole rank.
         warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
         warnings.filterwarnings("ignore", message="fan_in_fan_out", category=UserWarning)

@@ -45,24 +45,23 @@ def run(arguments: argparse.Namespace) -> int:
         Exit status 0.
 
     Raises:
-        FileNotFoundError: If there is no input.
-        ValueError: If the task gives no answers of its own.
+        ValueError: If the task gives no answers of its own, or `--output` is a file of the run.
     """
     settings = read_settings(PredictSettings, arguments)
-    if not settings.input.is_file():
-        raise FileNotFoundError(f"--input: there is no file {settings.input}")
-    from lora_dropout.commands import using
+    from lora_dropout.commands import paths, using
     from lora_dropout.commands.card import plain
     from lora_dropout.commands.measuring import collect
+    from lora_dropout.commands.train import saved_run
     from lora_dropout.files import atomic_path
 
-    trained = using.load(arguments.folder, settings)
-    task = trained.task
+    paths.check_not_of_run("--output", settings.output, arguments.folder)
+    task = using.chosen_task(saved_run(arguments.folder), settings)
     if task.name == "instructions":
         raise ValueError(
             "--task: instructions are answered by text: load the adapter in PEFT, call generate()"
         )
     rows = task.read(settings.input)
+    trained = using.load(arguments.folder, settings)
     tokens = task.encode(
         rows, trained.tokenizer, max_length=trained.max_length, order=trained.order
     )

@@ -3,19 +3,22 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bounds.laws import MASK_LAWS
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
+from lora_dropout.commands import paths
 from lora_dropout.commands.options import option
 from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.catalogue import TASK_NAMES
 
-# lora_dropout.masks.LAWS, without importing torch for it
-_LAWS = ("row_column", "rank", "activation", "entrywise", "none")
 _INFERENCE = ("ensemble", "mean", "raw")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What `train` and `compare` share: base model, data, adapter, training."""
+    """What `train` and `compare` share: base model, data, adapter, training.
+
+    One default for both, so that what was compared is what gets trained.
+    """
 
     model: str = option(help="base model: name on the hub, or folder")
     task: str = option(help="one of " + ", ".join(TASK_NAMES), choices=TASK_NAMES)
@@ -30,7 +33,15 @@ class RunSettings:
     rank: int = option(8, help="rank r")
     alpha: float = option(16.0, help="the update is scaled by alpha / rank")
     target_modules: tuple[str, ...] = option(("all-linear",), help="layers to adapt")
-    mask: str = option("row_column", help="mask law", choices=_LAWS)
+    modules_to_save: tuple[str, ...] = option(
+        (), help="modules to train whole; the head, and what the model's files lack, unless given"
+    )
+    mask: str = option("row_column", help="mask law", choices=MASK_LAWS)
+    rescale: bool = option(
+        True,
+        help="divide the masked update by its mask's mean in training; off is the paper's Eq. 3. "
+        "What is saved computes the mean network in plain PEFT either way",
+    )
     instances: int = option(4, help="mask draws N of the training loss (Eq. 7)")
     mode: str = option(
         "loop",
@@ -64,8 +75,10 @@ class RunSettings:
                 "--task: mmlu has no training data; train on 'instructions', then "
                 "`lora-dropout evaluate FOLDER --task mmlu`"
             )
-        if self.data is not None and not self.data.exists():
-            raise FileNotFoundError(f"--data: there is no {self.data}")
+        paths.check_model("--model", self.model)
+        paths.check_new_folder("--output", self.output)
+        if self.data is not None:
+            paths.check_there("--data", self.data)
 
     def check_rate(self, name: str, rate: float) -> None:
         """Refuse a rate that leaves nothing to train.
@@ -86,11 +99,6 @@ class TrainSettings(RunSettings):
     """`train`."""
 
     dropout: float = option(0.5, help="rate p of the masks; 0 is plain LoRA")
-    rescale: bool = option(
-        True,
-        help="divide the masked update by its mask's mean in training; off is the paper's Eq. 3. "
-        "What is saved computes the mean network in plain PEFT either way",
-    )
     inference: str = option("ensemble", help="how to evaluate", choices=_INFERENCE)
     learning_rate: float = option(5e-4, help="peak rate of AdamW, falls linearly to 0")
     seed: int = option(0, help="of everything random")
@@ -123,9 +131,6 @@ class CompareSettings(RunSettings):
     dropout: tuple[float, ...] = option((0.5,), help="rates p of LoRA Dropout; several are tuned")
     ordinary_dropout: tuple[float, ...] = option(
         (0.1,), help="rates of PEFT's own lora_dropout; several are tuned"
-    )
-    rescale: bool = option(
-        False, help="divide the masked update by its mask's mean; off is the paper's Eq. 3"
     )
     learning_rates: tuple[float, ...] = option(
         (3e-4, 1e-3, 3e-3), help="tried for each method on the validation set"
@@ -177,8 +182,10 @@ class UseSettings:
                 check_count(_shown(name), getattr(self, name))
         check_count("--eval-batch-size", self.eval_batch_size)
         check_seed("--seed", self.seed, maximum=TORCH_BITS)
-        if self.data is not None and not self.data.exists():
-            raise FileNotFoundError(f"--data: there is no {self.data}")
+        if self.data is not None:
+            paths.check_there("--data", self.data)
+        if self.base_model is not None:
+            paths.check_model("--base-model", self.base_model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +195,11 @@ class EvaluateSettings(UseSettings):
     split: str | None = option(None, help="split to measure on; all dev splits unless given")
     json: Path | None = option(None, help="file to write; evaluation.json in the folder")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.json is not None:
+            paths.check_new_file("--json", self.json)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings(UseSettings):
@@ -195,6 +207,13 @@ class PredictSettings(UseSettings):
 
     input: Path = option(help="examples in the task's local format, labels not needed")
     output: Path = option(help="file to write, one JSON object a line")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        paths.check_file("--input", self.input)
+        paths.check_new_file("--output", self.output)
+        if self.output.exists() and self.output.samefile(self.input):
+            raise ValueError(f"--output: {self.output} is the --input: name another file")
 
 
 def _shown(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +25,9 @@ EXAMPLES = """examples:
   lora-dropout train --replay runs/mrpc                 does it come out the same, bit by bit?
 
 --output gets an ordinary PEFT adapter (plain PEFT computes the mean network from it), run.json
-with settings and results, README.md, and checkpoints for --resume.
+with settings and results, README.md, checkpoints for --resume, and started.json: a run goes on only
+by the settings and data it began with. What the model's files lack, as a new head or pooler, is
+trained whole and saved with the adapter.
 """
 
 
@@ -97,25 +100,24 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         What `run.json` holds; None in all processes but the first.
 
     Raises:
-        ValueError: If the folder holds another run, or there is no checkpoint to resume from.
+        ValueError: If the folder holds another run, or there is no checkpoint to resume from, or
+            the run began otherwise, or the trained adapter, saved by then, could not be measured.
     """
-    import torch
     from transformers.trainer_utils import get_last_checkpoint
 
-    from lora_dropout.checkpoint import tensors_digest
-    from lora_dropout.commands import models
+    from lora_dropout.commands import models, paths
     from lora_dropout.commands.card import write_run
     from lora_dropout.commands.data import draw, load_run
+    from lora_dropout.commands.identity import begin, check_started, model_identity, rows_identity
     from lora_dropout.commands.measuring import measure
     from lora_dropout.commands.training import check_reporting, make_trainer, resume, total_steps
     from lora_dropout.commands.trust import check_checkpoint, check_output
     from lora_dropout.config import MaskConfig
-    from lora_dropout.hf import detach
     from lora_dropout.tasks.catalogue import find_task
 
-    if (settings.output / "run.json").exists():
-        raise ValueError(f"--output: {settings.output} holds a finished run; choose another folder")
+    paths.check_new_folder("--output", settings.output, *paths.OF_RUN)
     check_output(settings.output)
+    _check_unfinished(settings)
     checkpoint = get_last_checkpoint(str(settings.output)) if settings.output.is_dir() else None
     if settings.resume and checkpoint is None:
         raise ValueError(f"--resume: there is no checkpoint in {settings.output}")
@@ -126,13 +128,25 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         )
     if checkpoint is not None:
         check_checkpoint(Path(checkpoint))
+        check_started(settings)
     check_reporting(settings.report_to)
     task = find_task(settings.task)
+    found = find(settings, task)
     data = load_run(task, settings.data, keep_overlap=settings.keep_overlap)
     rows = draw(data.train, settings.n_train, seed=settings.seed)
-    base, tokenizer, order = load(settings, task)
-    length = models.choose_length(settings.max_length, task, base, tokenizer)
-    encoded = task.encode(rows, tokenizer, max_length=length, order=order)
+    length = models.choose_length(settings.max_length, task, found)
+    splits = {"train": rows, **data.dev}
+    encoded = {
+        name: task.encode(split, found.tokenizer, max_length=length, order=found.order)
+        for name, split in splits.items()
+    }
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    inputs = {
+        "model": model_identity(settings.model, found.common["revision"]),
+        "data": rows_identity(splits),
+    }
+    base = models.load_base(found, task, seed=settings.seed, precision=settings.precision)
+    steps = total_steps(settings, len(encoded["train"].rows), processes)
     model = models.add_adapter(
         base,
         task,
@@ -140,7 +154,8 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         rank=settings.rank,
         alpha=settings.alpha,
         target_modules=settings.target_modules,
-        total_steps=total_steps(settings, len(encoded.rows), _processes()),
+        modules_to_save=settings.modules_to_save,
+        total_steps=steps,
         seed=settings.seed,
     )
     masks = MaskConfig(
@@ -149,6 +164,11 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
         rescale=settings.rescale,
     )
     models.put_masks(model, masks, n_instances=settings.instances)
+    begin(
+        settings,
+        {**inputs, "processes": processes},
+        first_process=os.environ.get("RANK", "0") == "0",
+    )
     report_to = list(settings.report_to)
     saving: dict[str, Any] = {"save_strategy": "epoch"}
     if settings.save_every is not None:
@@ -158,8 +178,8 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     trainer = make_trainer(
         model,
         task,
-        tokenizer,
-        encoded.rows,
+        found.tokenizer,
+        encoded["train"].rows,
         settings,
         masked=True,
         learning_rate=settings.learning_rate,
@@ -176,75 +196,76 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     seconds = time.perf_counter() - start
     if not trainer.is_world_process_zero():
         return None
-    results, truncated = {}, {"train": encoded.share_truncated}
-    options: dict[str, Any] = {
-        "inference": settings.inference,
-        "n_instances": settings.eval_instances,
-        "seed": settings.seed,
-        "batch_size": settings.eval_batch_size,
-        "precision": settings.precision,
-        "progress": True,
-    }
     model = trainer.accelerator.unwrap_model(trainer.model)
+    outcome = {
+        "local_model": Path(settings.model).is_dir(),
+        "inputs": inputs,
+        "plain": models.plain_arguments(found, task, settings.precision),
+        "classes": found.order,
+        "trained_whole": models.saved_modules(model),
+        "inference": settings.inference,
+        "max_length": length,
+        "n_train": len(rows),
+        "overlap_left_out": data.overlap,
+        "share_truncated": {name: tokens.share_truncated for name, tokens in encoded.items()},
+        # A resumed Trainer divides the losses since by all steps: no train_loss is better.
+        **({} if checkpoint else {"train_loss": trainer.state.log_history[-1]["train_loss"]}),
+        "steps": trainer.state.global_step,
+        "seconds": seconds,
+        **_sizes(model),
+        "processes": processes,
+    }
+    # Saved before it is measured: what was trained must not be lost to what goes wrong there.
+    models.save_folded(model, settings.output)
+    found.tokenizer.save_pretrained(str(settings.output))
+    resumed_at = None if checkpoint is None else _step_of(checkpoint)
+    write_run(settings, outcome, results={}, not_measured=list(data.dev), resumed_at=resumed_at)
+    results = {}
     for name, split in data.dev.items():
-        tokens = task.encode(split, tokenizer, max_length=length, order=order)
-        truncated[name] = tokens.share_truncated
-        results[name] = measure(model, task, tokenizer, tokens, split, **options)
-    parameters = models.trainable_report(model)
-    digest = tensors_digest({name: p for name, p in model.named_parameters() if p.requires_grad})
-    detach(model, fold=True)
-    if settings.adapter == "adalora":
-        # Pruned triplets stay as zeros: cut to their ranks, PEFT loads them at another scale.
-        model.peft_config["default"].rank_pattern = None
-    model.save_pretrained(str(settings.output))
-    tokenizer.save_pretrained(str(settings.output))
-    return write_run(
-        settings,
-        {
-            "results": results,
-            "local_model": Path(settings.model).is_dir(),
-            "inference": settings.inference,
-            "max_length": length,
-            "n_train": len(rows),
-            "overlap_left_out": data.overlap,
-            "share_truncated": truncated,
-            # A resumed Trainer divides the losses since by all steps: no train_loss is better.
-            **({} if checkpoint else {"train_loss": trainer.state.log_history[-1]["train_loss"]}),
-            "steps": trainer.state.global_step,
-            "seconds": seconds,
-            "trainable": parameters["trainable"],
-            "total": parameters["total"],
-            "adapter_digest": digest,
-            "processes": _processes(),
-            "device": str(next(model.parameters()).device),
-            "peak_gpu_bytes": (
-                torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-            ),
-        },
-    )
+        try:
+            results[name] = measure(
+                model,
+                task,
+                found.tokenizer,
+                encoded[name],
+                split,
+                inference=settings.inference,
+                n_instances=settings.eval_instances,
+                seed=settings.seed,
+                batch_size=settings.eval_batch_size,
+                precision=settings.precision,
+                progress=True,
+            )
+        except Exception as error:  # whatever it is: nobody is left without the adapter
+            missing = [other for other in data.dev if other not in results]
+            write_run(
+                settings, outcome, results=results, not_measured=missing, resumed_at=resumed_at
+            )
+            raise ValueError(
+                f"the trained adapter is saved in {settings.output}, but measuring it on {name} "
+                f"failed ({type(error).__name__}: {error}); `lora-dropout evaluate "
+                f"{settings.output}` measures it"
+            ) from error
+    return write_run(settings, outcome, results=results, not_measured=[], resumed_at=resumed_at)
 
 
-def load(settings: TrainSettings, task: Any, *, empty: bool = False) -> tuple[Any, Any, Any]:
-    """The base model of the settings.
+def find(settings: TrainSettings, task: Any) -> Any:
+    """The base model of the settings, without its weights.
 
     Args:
         settings: Of the run.
         task: The task.
-        empty: Without weights.
 
     Returns:
-        (model, tokenizer, order of classes).
+        From `models.find_base`.
     """
-    from lora_dropout.commands.models import load_base
+    from lora_dropout.commands.models import find_base
 
-    return load_base(
+    return find_base(
         settings.model,
         task,
-        seed=settings.seed,
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
-        precision=settings.precision,
-        empty=empty,
     )
 
 
@@ -261,8 +282,9 @@ def dry_run(settings: TrainSettings) -> str:
     from lora_dropout.tasks.catalogue import find_task
 
     task = find_task(settings.task)
-    base, tokenizer, _ = load(settings, task, empty=True)
-    length = models.choose_length(settings.max_length, task, base, tokenizer)
+    found = find(settings, task)
+    length = models.choose_length(settings.max_length, task, found)
+    base = models.load_base(found, task, precision=settings.precision, empty=True)
     model = models.add_adapter(
         base,
         task,
@@ -270,26 +292,27 @@ def dry_run(settings: TrainSettings) -> str:
         rank=settings.rank,
         alpha=settings.alpha,
         target_modules=settings.target_modules,
+        modules_to_save=settings.modules_to_save,
     )
-    found = models.trainable_report(model)
+    sizes = models.trainable_report(model)
     copies = settings.instances if settings.mode == "batched" else 1
     activations = models.activation_bytes(
-        base.config,
+        found.config,
         rows=settings.batch_size * copies,
         tokens=length,
         checkpointing=settings.gradient_checkpointing,
         precision=settings.precision,
     )
-    lines = [f"{name:<60} {count:>12,}" for name, count in found["layers"].items()]
+    lines = [f"{name:<60} {count:>12,}" for name, count in sizes["layers"].items()]
     lines += [
         "",
         f"task {task.name} ({task.head} head), at most {length} tokens",
         f"{settings.adapter}, rank {settings.rank}, alpha {settings.alpha:g}, "
         f"mask {settings.mask} at p = {settings.dropout:g}, N = {settings.instances} "
         f"({settings.mode}), rescale {'on' if settings.rescale else 'off'}",
-        f"trainable parameters {found['trainable']:,} of {found['total']:,} ({found['share']:.2%})",
-        f"memory, GiB: weights {_gib(found['weights'])}, gradients {_gib(found['gradients'])}, "
-        f"optimizer {_gib(found['optimizer'])}",
+        f"trainable parameters {sizes['trainable']:,} of {sizes['total']:,} ({sizes['share']:.2%})",
+        f"memory, GiB: weights {_gib(sizes['weights'])}, gradients {_gib(sizes['gradients'])}, "
+        f"optimizer {_gib(sizes['optimizer'])}",
         "memory, GiB: activations "
         + (f"up to about {_gib(activations)}" if activations else "unknown for this architecture")
         + " in a step with all texts of full length (an estimate for a standard transformer)",
@@ -315,6 +338,8 @@ def saved_run(folder: Path) -> dict[str, Any]:
         settings = record["settings"]
         for name in ("model", "task", "dropout", "mask", "rescale"):
             settings[name]
+        # What an older record lacks; where it is there, it must be such.
+        dict(record.get("inputs", {})), dict(dict(record.get("plain", {})).get("arguments", {}))
         return record
     except OSError as error:
         raise ValueError(f"{folder} holds no finished run of `lora-dropout train`") from error
@@ -326,7 +351,35 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.3f}"
 
 
-def _processes() -> int:
-    import os
+def _check_unfinished(settings: TrainSettings) -> None:
+    folder = settings.output
+    if not (folder / "run.json").exists():
+        return
+    if not saved_run(folder).get("not_measured"):
+        raise ValueError(f"--output: {folder} holds a finished run; choose another folder")
+    if not settings.resume:
+        raise ValueError(
+            f"--output: {folder} holds a trained adapter that is not measured: `lora-dropout "
+            f"evaluate {folder}` measures it, --resume completes the run"
+        )
 
-    return int(os.environ.get("WORLD_SIZE", "1"))
+
+def _sizes(model: Any) -> dict[str, Any]:
+    import torch
+
+    from lora_dropout.checkpoint import tensors_digest
+    from lora_dropout.commands.models import trainable_report
+
+    counts = trainable_report(model)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        "trainable": counts["trainable"],
+        "total": counts["total"],
+        "adapter_digest": tensors_digest(trained),
+        "device": str(next(model.parameters()).device),
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    }
+
+
+def _step_of(checkpoint: str) -> int:
+    return int(Path(checkpoint).name.rpartition("-")[2])

@@ -8,23 +8,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import AdaLoraModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lora_dropout.commands.settings import RunSettings
 from lora_dropout.hf import LoRADropoutTrainer
+from lora_dropout.hf.rank_allocation import allocate_ranks
 from lora_dropout.tasks.text import TextTask
-
-
-class _AllocateRanks(TrainerCallback):
-    """AdaLoRA's schedule: PEFT leaves the call to the training loop."""
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        kwargs["model"].base_model.update_and_allocate(state.global_step)
 
 
 class _Bar(ProgressCallback):
@@ -126,13 +119,11 @@ def make_trainer(
         "data_collator": task.collator(tokenizer),
         "processing_class": tokenizer,
     }
-    inner = getattr(model, "base_model", None)
-    if isinstance(inner, AdaLoraModel):
-        common["callbacks"] = [_AllocateRanks()]
     if masked:
         trainer: Trainer = LoRADropoutTrainer(mode=settings.mode, **common)  # type: ignore[arg-type]
     else:
         trainer = Trainer(**common)
+        allocate_ranks(trainer)
     trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
     if progress:
         trainer.add_callback(_Bar)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lora_dropout.commands import models
+from lora_dropout.commands.identity import model_identity
 from lora_dropout.commands.settings import UseSettings
 from lora_dropout.commands.train import saved_run
 from lora_dropout.config import MaskConfig
@@ -37,6 +38,26 @@ class Trained:
     record: dict[str, Any]
 
 
+def chosen_task(record: dict[str, Any], settings: UseSettings) -> TextTask:
+    """The task to use a finished run for.
+
+    Args:
+        record: Its `run.json`.
+        settings: How to use it.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If the task needs another head.
+    """
+    own = find_task(record["settings"]["task"])
+    task = find_task(settings.task or own.name)
+    if task.head != own.head or (task.head == "classification" and task.labels != own.labels):
+        raise ValueError(f"--task: a model trained on {own.name!r} does not fit {task.name!r}")
+    return task
+
+
 def load(folder: Path, settings: UseSettings) -> Trained:
     """Load a finished run.
 
@@ -49,32 +70,38 @@ def load(folder: Path, settings: UseSettings) -> Trained:
         The model and all that goes with it.
 
     Raises:
-        ValueError: If the folder holds no run, the task needs another head, or the base model was a
-            folder that is not there now: the hub is not asked for a model of that name.
+        ValueError: If the folder holds no run, the task needs another head, the base model is not
+            the run's, or it was a folder that is not there now: the hub is not asked for a model of
+            that name.
     """
     record = saved_run(folder)
     trained = record["settings"]
-    task, own = find_task(settings.task or trained["task"]), find_task(trained["task"])
-    if task.head != own.head or (task.head == "classification" and task.labels != own.labels):
-        raise ValueError(f"--task: a model trained on {own.name!r} does not fit {task.name!r}")
+    task = chosen_task(record, settings)
     name = settings.base_model or trained["model"]
     if settings.base_model is None and record.get("local_model") and not Path(name).is_dir():
         raise ValueError(
             f"--base-model: the run's was a folder, {name}, which is not there: name it"
         )
-    base, tokenizer, order = models.load_base(
+    # What the run used, even if the hub has another by now; an older record does not say.
+    recorded = record.get("plain", {}).get("arguments", {})
+    revision = trained["revision"] if name != trained["model"] else recorded.get("revision")
+    flag = "--model" if settings.base_model is None else "--base-model"
+    found = models.find_base(
         name,
         task,
-        seed=trained["seed"],
-        revision=trained["revision"],
+        revision=revision or trained["revision"],
         trust_remote_code=settings.trust_remote_code,
-        precision=trained["precision"],
+        flag=flag,
     )
+    _check_same(record, name, found.common["revision"], flag)
     masks = MaskConfig(dropout=trained["dropout"], mask=trained["mask"], rescale=trained["rescale"])
     wanted = settings.max_length
-    if wanted is None and task.name == own.name:
+    if wanted is None and task.name == trained["task"]:
         wanted = record["max_length"]
-    length = models.choose_length(wanted, task, base, tokenizer)
+    length = models.choose_length(wanted, task, found)
+    base = models.load_base(
+        found, task, seed=trained["seed"], precision=trained["precision"], flag=flag
+    )
     model = models.load_trained(base, folder, masks, n_instances=trained["instances"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options = {
@@ -85,4 +112,12 @@ def load(folder: Path, settings: UseSettings) -> Trained:
         "precision": trained["precision"],
         "progress": True,
     }
-    return Trained(model.to(device), tokenizer, task, order, length, options, record)
+    return Trained(model.to(device), found.tokenizer, task, found.order, length, options, record)
+
+
+def _check_same(record: dict[str, Any], name: str, commit: str | None, flag: str) -> None:
+    before = record.get("inputs", {}).get("model")
+    if before is None or record.get("local_model") != Path(name).is_dir():
+        return  # an older record; or a copy of the hub's model in a folder, or the reverse
+    if model_identity(name, commit) != before:
+        raise ValueError(f"{flag}: {name} is not the base model that the adapter was trained on")

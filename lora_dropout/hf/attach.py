@@ -9,6 +9,7 @@ from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, Par
 from peft.tuners.lora.tp_layer import LoraParallelLinear
 from torch import nn
 
+from lora_bounds.laws import LawName
 from lora_dropout.checks import check_type
 from lora_dropout.config import Inference
 from lora_dropout.hf.attached_layer import (
@@ -20,7 +21,6 @@ from lora_dropout.hf.attached_layer import (
     peft_class,
 )
 from lora_dropout.masked_layer import masked_layers
-from lora_dropout.masks import MaskLaw
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -41,7 +41,7 @@ def attach(
     model: ModelT,
     *,
     dropout: float = 0.5,
-    mask: MaskLaw = "row_column",
+    mask: LawName = "row_column",
     n_instances: int = 4,
     rescale: bool = True,
     inference: Inference = "mean",
@@ -53,7 +53,9 @@ def attach(
     mode a forward pass draws one mask a layer; `LoRADropoutTrainer`, or `instance_losses` in a
     loop of your own, trains by the N-instance loss (Eq. 7). In eval mode the masks are off, and
     `ensemble_predict` or the trainer puts them on for the ensemble (Eq. 8). `sample_masks`,
-    `use_masks`, `instance_loss`, `ensemble_predict` and `fit` work as on an adapted model.
+    `use_masks`, `instance_loss`, `ensemble_predict` and `fit` work as on an adapted model. The
+    ranks of AdaLoRA fall under `LoRADropoutTrainer`; in a loop of your own, call PEFT's
+    `update_and_allocate` after each optimiser step (`fit` refuses such a model).
 
     What is saved. `save_pretrained` writes what it wrote before: PEFT's factors, without masks.
     Plain PEFT then computes the raw update B A. With `rescale` (the default here) the masked
@@ -63,6 +65,10 @@ def attach(
     `row_column`): this model in eval mode computes that (`inference="mean"`), but plain PEFT the
     raw update, four times too large at p = 0.5. Then call `detach(model, fold=True)` before
     saving, which multiplies the factors by that mean; a warning says so.
+
+    Modules that the base model's files hold no weights for (a new head, or a pooler: transformers
+    names them as missing) are drawn anew by whoever loads it: put them into PEFT's
+    `modules_to_save`, which knows only `classifier`, `score` and `qa_outputs` by itself.
 
     Args:
         model: A `PeftModel`, or a transformers model after `add_adapter`.

@@ -1,11 +1,13 @@
 """The risk of a randomised adapter: masks and Gaussian noise around the trained factors.
 
 This is the predictor of the PAC-Bayes dropout bound (McAllester 2013, arXiv 1307.2118): posterior
-= masks at rate p and noise of width s on the kept entries of A and B around their trained values;
-prior = the same around their initial values.
+= masks at rate p and noise of width s around the trained values, on every entry that the mask
+leaves in use; prior = the same around the initial values. Noise on an entry out of use changes
+nothing, so it is drawn for all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_dropout.batching import LossFn, call_loss, call_model, map_inputs, model_device
+from lora_bounds import dropout_kl
+from lora_bounds.laws import TensorKind
+from lora_bounds.rounding import up
+from lora_dropout.batching import (
+    Inputs,
+    LossFn,
+    batch_length,
+    call_loss,
+    call_model,
+    map_inputs,
+    model_device,
+)
 from lora_dropout.checks import (
     MOST,
     check_array,
@@ -24,6 +37,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.inject import trainable_parameters
+from lora_dropout.masked_layer import MaskedLayer, need_masked_layers
 from lora_dropout.model_masks import sample_masks, use_masks
 from lora_dropout.seeds import check_seed, seeded_generator
 
@@ -54,8 +68,11 @@ def squared_distance(model: nn.Module, initial: Mapping[str, Tensor]) -> float:
     Raises:
         ValueError: If a parameter is missing in `initial`, or has another shape there.
     """
+    return sum(moved for _, moved in _moves(model, initial))
+
+
+def _moves(model: nn.Module, initial: Mapping[str, Tensor]) -> Iterator[tuple[nn.Parameter, float]]:
     check_type("initial", initial, Mapping, "tensors by name")
-    total = 0.0
     for name, parameter in trainable_parameters(model).items():
         found = getattr(initial.get(name), "shape", None)
         if found != parameter.shape:
@@ -64,8 +81,109 @@ def squared_distance(model: nn.Module, initial: Mapping[str, Tensor]) -> float:
             )
         check_numbers(f"initial[{name!r}]", initial[name])
         change = parameter.detach().double() - initial[name].to(parameter.device).double()
-        total += float(change.square().sum())
-    return total
+        yield parameter, float(change.square().sum())
+
+
+def gibbs_kl(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    initial: Mapping[str, Tensor],
+    widths: Sequence[float],
+) -> NDArray[np.float64]:
+    """The divergence of posterior and prior: what each tensor's move costs under its mask law.
+
+    A sum over layers, each with its own law, rate and kinds of tensors (see
+    `lora_bounds.laws.MaskLaw.kl_factor`); what carries no mask (a head, a bias) counts in full, and
+    so does a tensor that several modules share.
+
+    Args:
+        model: An adapted model, or a PEFT model with masks attached.
+        inputs: Examples such as the bound speaks of: law `activation` counts the rows (tokens) of
+            one. If they see different numbers of rows in a layer, no number is a limit, and that
+            layer counts in full.
+        initial: Name -> value before training, as in `trainable_parameters`.
+        widths: The K noise widths s, each positive.
+
+    Returns:
+        Divergences in nats, rounded up, shape (K,).
+    """
+    layers, n = need_masked_layers(model), batch_length(inputs)
+    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    places: dict[int, tuple[str, TensorKind]] = {}
+    for name, layer in layers.items():
+        for path, parameter in layer.named_parameters():
+            kind = _KINDS.get(path.split(".")[0])
+            if kind is not None and uses[id(parameter)] == 1:
+                places[id(parameter)] = name, kind
+    norms: dict[str, dict[TensorKind, float]] = {name: {} for name in layers}
+    free = 0.0
+    for parameter, moved in _moves(model, initial):
+        if id(parameter) in places:
+            name, kind = places[id(parameter)]
+            norms[name][kind] = norms[name].get(kind, 0.0) + moved
+        else:
+            free += moved
+    rows = _rows_of_an_example(model, inputs, n)
+    width = check_array("widths", widths)
+    total = np.asarray(dropout_kl(dropout=0.0, law="none", squared_norm=free, width=width))
+    for name, layer in layers.items():
+        spec = layer.spec
+        total = total + dropout_kl(
+            dropout=spec.dropout,
+            law=spec.law,
+            squared_norm=norms[name],
+            width=width,
+            rows=rows[name],
+        )
+    return up(total)
+
+
+_KINDS: dict[str, TensorKind] = {"lora_A": "A", "lora_B": "B", "lora_E": "E"}
+
+
+@torch.no_grad()
+def _rows_of_an_example(model: nn.Module, inputs: Inputs, n: int) -> dict[str, float]:
+    layers = need_masked_layers(model)
+    if all(layer.spec.law != "activation" for layer in layers.values()):
+        return dict.fromkeys(layers, 1.0)
+    device = model_device(model)
+    inputs = map_inputs(lambda t: t.to(device), inputs)
+    alone = _rows_seen(model, map_inputs(lambda t: t[:1], inputs))
+    together = _rows_seen(model, inputs)
+    # Rows that belong to no example, such as relative positions, are seen by each of them.
+    return {
+        name: float(alone[name])
+        if alone[name] and together[name] in (alone[name], n * alone[name])
+        else np.inf
+        for name in layers
+    }
+
+
+def _rows_seen(model: nn.Module, inputs: Inputs) -> Counter[str]:
+    # By layer, all its calls in one pass together.
+    seen: Counter[str] = Counter()
+    training = [module for module in model.modules() if module.training]
+
+    def count(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        x = args[0] if args else kwargs["x"]
+        assert isinstance(layer, MaskedLayer)
+        seen[layer.name] += x.shape[:-1].numel()
+
+    hooks = [
+        layer.register_forward_pre_hook(count, with_kwargs=True)
+        for layer in need_masked_layers(model).values()
+    ]
+    model.eval()
+    try:
+        with use_masks(model, "mean"):
+            call_model(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in training:
+            module.training = True
+    return seen
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from lora_bounds.laws import mask_law
 from lora_dropout.checks import MOST, check_count
-from lora_dropout.inject import adapter_config
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.masks import LayerMask
 from lora_dropout.model_masks import sample_masks
@@ -19,7 +19,8 @@ class Sparsity:
 
     Attributes:
         expected: 2p - p^2 for `row_column` (arXiv 2404.09610 v1, Section 4.1), p for `entrywise`,
-            p^r for `rank`: an entry survives while any rank component does.
+            p^r for `rank`: an entry survives while any rank component does (a mean over entries,
+            if layers differ in rank).
         realised: Mean over draws and entries.
         layers: The same, layer by layer.
         interval: For the probability that an entry is dropped. Entries of one draw share rows and
@@ -48,7 +49,8 @@ def realised_sparsity(
     """Draw masks and count zeros.
 
     Args:
-        model: An adapted model; its factors may be anything, only masks count.
+        model: An adapted model, or a PEFT model with masks attached; its factors may be anything,
+            only masks count.
         n_draws: Number of draws.
         generator: CPU generator of the masks; None is torch's global one.
         confidence: Of the intervals.
@@ -57,20 +59,26 @@ def realised_sparsity(
         Predicted and realised sparsity.
 
     Raises:
-        ValueError: If the law masks no entries of B A (`activation` masks inputs, `none` nothing).
+        ValueError: If the law masks no entries of B A (`activation` masks inputs, `none` nothing),
+            or the layers have several laws or rates.
     """
-    config = adapter_config(model)
-    if config.mask not in ("row_column", "entrywise", "rank"):
+    specs = {name: layer.spec for name, layer in need_masked_layers(model).items()}
+    settings = {(spec.law, spec.dropout) for spec in specs.values()}
+    if len(settings) > 1:
+        raise ValueError(f"model must have one mask law and rate, got {sorted(settings)}")
+    ((name_of_law, dropout),) = settings
+    if name_of_law not in ("row_column", "entrywise", "rank"):
         raise ValueError(
-            f"mask must be a law that masks B A (row_column, entrywise, rank), got {config.mask!r}"
+            f"mask must be a law that masks B A (row_column, entrywise, rank), got {name_of_law!r}"
         )
+    law = mask_law(name_of_law)
     check_count("n_draws", n_draws, maximum=MOST)
     confidence = check_confidence(confidence)
     masks = sample_masks(model, n_instances=n_draws, generator=generator)
     dropped, bits, zeros, entries = 0, 0, 0.0, 0
     layers = {}
-    for name, layer in need_masked_layers(model).items():
-        mask, size = masks.layers[name], layer.spec.out_features * layer.spec.in_features
+    for name, spec in specs.items():
+        mask, size = masks.layers[name], spec.out_features * spec.in_features
         for part in (mask.rows, mask.columns, mask.ranks, mask.entries):
             if part is not None:
                 dropped += int((~part).sum())
@@ -80,12 +88,14 @@ def realised_sparsity(
     rate = clopper_pearson_interval(dropped, bits, confidence=confidence)
 
     def predicted(p: float) -> float:
-        if config.mask == "row_column":
-            return p * (2.0 - p)
-        return p**config.rank if config.mask == "rank" else p
+        each = (
+            float(law.drop_probability(dropout=p, rank=s.rank)) * s.out_features * s.in_features
+            for s in specs.values()
+        )
+        return sum(each) / entries
 
     return Sparsity(
-        expected=predicted(config.dropout),
+        expected=predicted(dropout),
         realised=zeros / entries,
         layers=layers,
         interval=Interval(predicted(rate.low), predicted(rate.high), confidence),

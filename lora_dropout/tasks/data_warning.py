@@ -2,4 +2,4 @@
 
 
 class DataWarning(UserWarning):
-    """Something in the data that a reader of the results should know."""
+    """Something in the data or the model that a reader of the results should know."""

@@ -38,6 +38,9 @@ from lora_dropout.tasks.text import (
 
 _REPOSITORY = "nyu-mll/glue"
 _UNLABELLED = -1  # what the hub's test sets have for a label
+# Names of the column: ours and the hub's, and those of the official files.
+_LABELS = ("label", "gold_label", "is_duplicate", "Quality")
+_SCORES = ("label", "score")
 _SPLITS = ("train", *(f"{s}{m}" for s in ("dev", "test") for m in ("", "_matched", "_mismatched")))
 
 
@@ -87,16 +90,45 @@ class GlueTask(TextTask):
         if folder is None:
             found = hub_splits(_REPOSITORY, self.config)
             return {k.replace("validation", "dev"): self._from_hub(v) for k, v in found.items()}
+        return {name: self.read(path) for name, path in self._files(folder).items()}
+
+    def _files(self, folder: Path) -> dict[str, Path]:
         places = [folder, *(folder / name for name in dict.fromkeys((self.name, self.config)))]
         places.append(folder / self.folder)
         for place in places:
             files = {name: place / f"{name}.tsv" for name in _SPLITS}
             files = {name: path for name, path in files.items() if path.is_file()}
             if files:
-                return {name: self.read(path) for name, path in files.items()}
+                return files
         raise FileNotFoundError(
             f"--data: no train.tsv or dev.tsv of {self.name!r} in {folder} or {folder / self.name}"
         )
+
+    def source(self, folder: Path | None, split: str) -> str:
+        """Where `load` has a split from, for messages.
+
+        Args:
+            folder: As for `load`.
+            split: Its name.
+
+        Returns:
+            A file, or the data set of the hub.
+        """
+        if folder is None:
+            return f"{_REPOSITORY}, {self.config} {split}"
+        return str(self._files(folder)[split])
+
+    def check_labels(self, rows: Dataset, source: str) -> None:
+        """Refuse a split to train or to measure on that is not labelled.
+
+        Args:
+            rows: The split.
+            source: Where it is from, for the message.
+
+        Raises:
+            ValueError: If any label is -1.
+        """
+        require_labels(source, rows)
 
     def read(self, path: Path) -> Dataset:
         """Read one TSV file.
@@ -108,34 +140,33 @@ class GlueTask(TextTask):
             The rows.
 
         Raises:
-            ValueError: If columns are missing or a label is none of the task's.
+            ValueError: If columns are missing or there twice, or a label is none of the task's.
         """
         header, *rows = read_tsv(path)
         if self.name == "cola" and len(header) == 4 and header[1] in ("0", "1"):
             # The official file has no header: source, label, the author's mark, sentence.
             header, rows = ["source", "label", "mark", "sentence"], [header, *rows]
         check_rows(str(path), rows)
-        at = {name: i for i, name in enumerate(header)}
         data: dict[str, list[Any]] = {}
         for target, names in zip(("sentence1", "sentence2"), self.columns, strict=False):
-            column = next((at[n] for n in (target, *names) if n in at), None)
+            column = _column(path, header, (target, *names))
             if column is None:
                 found = ", ".join(header)[:200]
                 raise ValueError(
                     f"{path} must have a column {target!r} or {names[0]!r}, got {found}"
                 )
             data[target] = [row[column] for row in rows]
-        labels = ("label", "gold_label", "is_duplicate", "Quality", "score")
-        column = next((at[n] for n in labels if n in at), None)
+        column = _column(path, header, _LABELS if self.labels else _SCORES)
         if column is None:
             data["label"] = [_UNLABELLED] * len(rows)
         else:
             data["label"] = [
-                self._label(row[column], f"{path}, row {i}") for i, row in enumerate(rows, start=1)
+                self._label(row[column], f"{path}, row {i}", header[column])
+                for i, row in enumerate(rows, start=1)
             ]
         return to_rows(path, data)
 
-    def _label(self, text: str, where: str) -> float | int:
+    def _label(self, text: str, where: str, column: str) -> float | int:
         if text in self.labels:
             return self.labels.index(text)
         try:
@@ -146,7 +177,9 @@ class GlueTask(TextTask):
         if allowed or value == _UNLABELLED:
             return int(value) if self.labels else value
         wanted = ", ".join(f"{i} {n}" for i, n in enumerate(self.labels)) or "a number from 0 to 5"
-        raise ValueError(f"{where}: label must be one of ({wanted}), got {short(text)}")
+        raise ValueError(
+            f"{where}: label must be one of ({wanted}), got {short(text)} in column {column!r}"
+        )
 
     def _from_hub(self, rows: Dataset) -> Dataset:
         names = dict(zip(("sentence1", "sentence2"), self.columns, strict=False))
@@ -275,18 +308,32 @@ def require_labels(name: str, rows: Dataset) -> None:
     """Refuse a split without labels.
 
     Args:
-        name: Of the task.
+        name: Of the task or the file.
         rows: A split.
 
     Raises:
         ValueError: If any label is -1.
     """
-    missing = sum(label == _UNLABELLED for label in rows["label"])
+    missing = [i for i, label in enumerate(rows["label"], start=1) if label == _UNLABELLED]
+    if len(missing) == len(rows):
+        raise ValueError(
+            f"{name}: no example has a label: the column 'label' is missing, or -1 in all rows, as "
+            "in the test sets of GLUE, whose labels are not public; measure on dev instead"
+        )
     if missing:
         raise ValueError(
-            f"{name}: {missing} of {len(rows)} examples have no label (-1), as in the test sets of "
-            "GLUE, whose labels are not public; measure on dev instead"
+            f"{name}: {len(missing)} of {len(rows)} examples have no label (-1) in column 'label', "
+            f"the first in row {missing[0]}, as in the test sets of GLUE, whose labels are not "
+            "public; measure on dev instead"
         )
+
+
+def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int | None:
+    found = [i for i, name in enumerate(header) if name in names]
+    if len(found) > 1:
+        what = " and ".join(repr(header[i]) for i in found)
+        raise ValueError(f"{path} must have one column for each thing, got {what}")
+    return found[0] if found else None
 
 
 _ENTAILMENT = ("entailment", "not_entailment")

@@ -106,6 +106,34 @@ class InstructionTask(TextTask):
             found = {"train": parts["train"], "dev": parts["test"]}
         return found
 
+    def source(self, folder: Path | None, split: str) -> str:
+        """Where `load` has a split from, for messages.
+
+        Args:
+            folder: As for `load`.
+            split: Its name.
+
+        Returns:
+            A file, or the data set of the hub.
+        """
+        if folder is None:
+            return f"{_REPOSITORY}, {split}"
+        file = folder / f"{split}.json"
+        return str(file if file.is_file() else folder)
+
+    def check_labels(self, rows: Dataset, source: str) -> None:
+        """Refuse a split without any response; each example has a text, which may be empty.
+
+        Args:
+            rows: The split.
+            source: Where it is from, for the message.
+
+        Raises:
+            ValueError: If all responses are empty.
+        """
+        if not any(text.strip() for text in rows["output"]):
+            raise ValueError(f"{source}: 'output' is empty in all {len(rows)} examples")
+
     def read(self, path: Path) -> Dataset:
         """Read one JSON file.
 

@@ -104,6 +104,32 @@ class MmluTask(TextTask):
             raise FileNotFoundError(f"--data: no test/*_test.csv in {folder}")
         return splits
 
+    def source(self, folder: Path | None, split: str) -> str:
+        """Where `load` has a split from, for messages.
+
+        Args:
+            folder: As for `load`.
+            split: Its name.
+
+        Returns:
+            A folder, or the data set of the hub.
+        """
+        return f"{_REPOSITORY}, {split}" if folder is None else str(folder / split)
+
+    def check_labels(self, rows: Dataset, source: str) -> None:
+        """Refuse a split with an answer that is none of the four; files are read with theirs.
+
+        Args:
+            rows: The split.
+            source: Where it is from, for the message.
+
+        Raises:
+            ValueError: If there is such an answer.
+        """
+        odd = [i for i, x in enumerate(rows["answer"], start=1) if x not in range(len(_LETTERS))]
+        if odd:
+            raise ValueError(f"{source}, row {odd[0]}: column 'answer' must be one of 0 to 3")
+
     def read(self, path: Path) -> Dataset:
         """Read one CSV file.
 

@@ -89,13 +89,51 @@ class SquadTask(TextTask):
             return {
                 k.replace("validation", "dev"): v.select_columns(columns) for k, v in found.items()
             }
-        files = {name: folder / f"{name}-{self.version}.json" for name in ("train", "dev")}
+        files = {name: Path(self.source(folder, name)) for name in ("train", "dev")}
         files = {name: path for name, path in files.items() if path.is_file()}
         if not files:
             raise FileNotFoundError(
                 f"--data: no train-{self.version}.json or dev-{self.version}.json in {folder}"
             )
         return {name: self.read(path) for name, path in files.items()}
+
+    def source(self, folder: Path | None, split: str) -> str:
+        """Where `load` has a split from, for messages.
+
+        Args:
+            folder: As for `load`.
+            split: Its name.
+
+        Returns:
+            A file, or the data set of the hub.
+        """
+        if folder is None:
+            return f"{self.repository}, {split}"
+        return str(folder / f"{split}-{self.version}.json")
+
+    def check_labels(self, rows: Dataset, source: str) -> None:
+        """Refuse a split to train or to measure on that has questions without `answers`.
+
+        Args:
+            rows: The split.
+            source: Where it is from, for the message.
+
+        Raises:
+            ValueError: If a question has no `answers`; one of v2.0 may have an empty list of them,
+                but not with `is_impossible` false.
+        """
+        labelled = list(rows["labelled"]) if "labelled" in rows.column_names else [True] * len(rows)
+        missing = [
+            name
+            for name, answers, known in zip(rows["id"], rows["answers"], labelled, strict=True)
+            if not known or (self.version == "v1.1" and not answers["text"])
+        ]
+        if missing:
+            hint = "; is this v2.0 (squad_v2)?" if self.version == "v1.1" and all(labelled) else ""
+            raise ValueError(
+                f"{source}: {len(missing)} of {len(rows)} questions have no 'answers', or some "
+                f"that 'is_impossible' denies, the first {short(missing[0])}{hint}"
+            )
 
     def read(self, path: Path) -> Dataset:
         """Read one official JSON file.
@@ -104,18 +142,22 @@ class SquadTask(TextTask):
             path: The file.
 
         Returns:
-            The rows. A question without `answers` (to predict on) has none.
+            The rows. A question without `answers` (to predict on) has none, and is not `labelled`.
 
         Raises:
             ValueError: If the file has another structure, or an answer is not where it is said.
         """
         content = read_json(path)
-        data: dict[str, list[Any]] = {"id": [], "question": [], "context": [], "answers": []}
+        names = ("id", "question", "context", "answers", "labelled")
+        data: dict[str, list[Any]] = {name: [] for name in names}
         try:
             for article in content["data"]:
                 for paragraph in article["paragraphs"]:
                     for question in paragraph["qas"]:
                         answers = question.get("answers", [])
+                        impossible = question.get("is_impossible", not answers)
+                        known = "answers" in question and impossible != bool(answers)
+                        data["labelled"].append(known)
                         data["id"].append(str(question["id"]))
                         data["question"].append(question["question"])
                         data["context"].append(paragraph["context"])

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_count
+from lora_dropout.checks import check_count, short
 from lora_dropout.tasks.data_warning import DataWarning
 
 try:
@@ -85,6 +85,30 @@ class TextTask(ABC):
 
         Returns:
             Split name -> rows: `train`, one or more `dev...`, and `test` where there is one.
+        """
+
+    @abstractmethod
+    def source(self, folder: Path | None, split: str) -> str:
+        """Where `load` has a split from, for messages.
+
+        Args:
+            folder: As for `load`.
+            split: Its name.
+
+        Returns:
+            A file or folder, or a data set of the hub.
+        """
+
+    @abstractmethod
+    def check_labels(self, rows: Dataset, source: str) -> None:
+        """Refuse a split to train or to measure on that is not labelled.
+
+        Args:
+            rows: The split.
+            source: Where it is from, for the message.
+
+        Raises:
+            ValueError: If an example has no label; it names the file, the column and the example.
         """
 
     @abstractmethod
@@ -261,14 +285,23 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no JSON.
+        ValueError: If it is no JSON, or an object has a key twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"an object has the key {short(key)} twice")
+        found[key] = value
+    return found
 
 
 def to_rows(path: Path, data: Mapping[str, list[Any]]) -> Dataset:
@@ -311,9 +344,9 @@ def tokenize(
     columns = {key: list(values) for key, values in full.items()}
     for i, cut in enumerate(long):
         if cut:
-            short = tokenizer(texts[i], pairs and pairs[i], truncation=True, max_length=max_length)
+            kept = tokenizer(texts[i], pairs and pairs[i], truncation=True, max_length=max_length)
             for key in columns:
-                columns[key][i] = short[key]
+                columns[key][i] = kept[key]
     return columns, long
 
 

@@ -43,7 +43,7 @@ def masked_updates(law, b, a, p):
         for m, w in bits(rank, k):
             yield b @ np.diag(m) @ a, w
     elif law == "entrywise":
-        for m, w in bits(rows * columns, k * k):
+        for m, w in bits(rows * columns, k):
             yield m.reshape(rows, columns) * (b @ a), w
     else:
         yield b @ a, 1.0

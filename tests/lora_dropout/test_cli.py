@@ -211,6 +211,8 @@ def test_config_file_and_flags(bert: Path, glue: Path, tmp_path: Path) -> None:
         ("mask: rows", "--mask must be one of row_column, rank"),
         ("epochs: .inf", "--epochs must be a number, got inf"),
         ("- rank", "must hold key: value lines"),
+        ("rank: 2\nrank: 4", "the key 'rank' is there twice"),
+        ("eval-batch-size: 2\neval_batch_size: 4", "--eval-batch-size is there twice"),
         ("a: [", "is no YAML"),
         ("rank: 2", "--model is required, here or in a --config file"),
         ("a: !!python/object/apply:os.system ['true']", "is no YAML"),
@@ -434,6 +436,7 @@ def compare_options(bert: Path, glue: Path, output: Path, *more: str) -> list[st
     options = ["compare", "--model", str(bert), "--task", "sst2", "--data", str(glue)]
     options += ["--output", str(output), "--n-train", "32", "--n-validation", "24", "--seeds", "2"]
     options += ["--epochs", "1", "--learning-rates", "0.003", "0.01", "--instances", "2"]
+    options += ["--no-rescale"]  # else the mean network is the raw one
     return [*options, "--eval-instances", "2", "--mode", "grouped", *more]
 
 

@@ -115,7 +115,7 @@ def test_a_proof_fails_without_one_mask(module, monkeypatch):
     right = masks.masked_updates
 
     def columns_only(law, b, a, dropout):
-        if law != "lora":
+        if law != "row_column":
             yield from right(law, b, a, dropout)
             return
         for keep, prob in masks.keep_vectors(a.cols, dropout):

@@ -24,7 +24,7 @@ def layer():
 
 
 def masked(law, b, a, p):
-    if law == "lora":
+    if law == "row_column":
         for rows, x in all_masks(3, p):
             for columns, y in all_masks(4, p):
                 yield (rows[:, None] * b) @ (a * columns), x * y
@@ -39,7 +39,7 @@ def masked(law, b, a, p):
             yield (b @ a) * keep.reshape(3, 4), y
 
 
-@pytest.mark.parametrize("law", ["lora", "activation", "rank", "entry"])
+@pytest.mark.parametrize("law", ["row_column", "activation", "rank", "entrywise"])
 def test_variance_table_in_another_shape(law, layer):
     b, a, sigma, p = layer
     k, delta, diag = 1 - p, b @ a, np.diag(np.diag(sigma))
@@ -48,10 +48,10 @@ def test_variance_table_in_another_shape(law, layer):
     variance = sum(w * np.trace((m - mean) @ sigma @ (m - mean).T) for m, w in outcomes)
     full, own = (np.trace(delta @ s @ delta.T) for s in (sigma, diag))
     factor, formula = {
-        "lora": (k**2, p * k**3 * full + p * k**2 * own),
+        "row_column": (k**2, p * k**3 * full + p * k**2 * own),
         "activation": (1, p / k * own),
         "rank": (k, p * k * sum(b[:, j] @ b[:, j] * a[j] @ sigma @ a[j] for j in range(2))),
-        "entry": (k, p * k * own),
+        "entrywise": (k, p * k * own),
     }[law]
     assert np.allclose(mean, factor * delta, rtol=0, atol=IDENTITY * 10)
     assert variance == pytest.approx(formula, rel=ALGEBRA)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import lora_bounds as lb
 from lora_bounds import frequency, losses, problems
+from lora_bounds.laws import TENSOR_KINDS
 from tests.torture.inputs.wild import Case, Valid, finite, no_nan
 
 SHAPES = ((), (), (), (3,), (2, 1), (2, 3))
@@ -205,6 +206,15 @@ CASES: tuple[Case, ...] = (
     case("drop_probability", keywords(dropout=P), between(0, 1)),
     case("keep_probability", keywords(dropout=P), between(0, 1)),
     case("dropout_rate", keywords(drop_probability=P), between(0, 1)),
+    case("mask_law", keywords(law=LAW)),
+    Case("lora_bounds.laws.MaskLaw.drop_probability",
+         lambda law, dropout, rank: lb.mask_law(law).drop_probability(dropout=dropout, rank=rank),
+         keywords(law=LAW, dropout=P, rank=st.integers(1, 9)), between(0, 1)),
+    Case("lora_bounds.laws.MaskLaw.kl_factor",
+         lambda law, tensor, dropout, rows: lb.mask_law(law).kl_factor(
+             tensor, dropout=dropout, rows=rows),
+         keywords(law=LAW, tensor=st.sampled_from(TENSOR_KINDS), dropout=P, rows=some(1, 99)),
+         between(0, 1)),
     case("mask_moments", keywords(law=LAW, dropout=some(0.0, 0.99))),
     case("dropped_norm", keywords(dropout=P, squared_norm=some(0, 10)), between(0)),
     case("inner_maximum", keywords(loss=some(-5, 5), dropout=P, squared_norm=some(0, 10))),
@@ -230,6 +240,10 @@ CASES: tuple[Case, ...] = (
     case("least_delta", keywords(n=N, loss_range=RANGE, empirical_risk=RISK), between(0, 1)),
     case("dropout_kl", keywords(dropout=P, squared_norm=some(0, 9), width=some(0.1, 9)),
          between(0)),
+    Case("lora_bounds.dropout_kl, by tensor", lb.dropout_kl, keywords(
+        dropout=P, width=some(0.1, 9), law=LAW, rows=some(1, 9),
+        squared_norm=st.dictionaries(st.sampled_from(TENSOR_KINDS), st.floats(0, 9))),
+        between(0)),
     case("geometric_widths", keywords(
         largest=st.floats(0.1, 9), ratio=st.floats(0.1, 0.9), count=st.integers(1, 9)),
         between(0)),

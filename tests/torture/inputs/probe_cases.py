@@ -183,6 +183,10 @@ CASES: tuple[Case, ...] = (
     case("probes.gibbs.squared_distance", FIXED_MODEL.map(lambda m: {
         "model": m, "initial": {k: p.detach() for k, p in ld.trainable_parameters(m).items()}}),
         gibbs.squared_distance),
+    case("probes.gibbs.gibbs_kl", FIXED_MODEL.flatmap(lambda m: keywords(
+        model=st.just(m), inputs=INPUTS, widths=st.just([0.1, 1.0]),
+        initial=st.just({k: p.detach() for k, p in ld.trainable_parameters(m).items()}))),
+        gibbs.gibbs_kl, share=0.5),
     case("probes.ensemble_curve.member_outputs", with_masks(FIXED_MODEL, inputs=INPUTS),
          ensemble_curve.member_outputs, done),
     case("probes.ensemble_curve.ensemble_curve", keywords(

@@ -133,9 +133,11 @@ def reached_in_training() -> tuple[str, ...]:
 
 
 def stopped() -> Path:
-    """A copy of a run that `--resume` goes on with."""
+    """A copy of a run of two epochs that `--resume` goes on with after the first."""
     folder = trained()
     (folder / "run.json").unlink()
+    settings = json.loads((folder / "started.json").read_text())["settings"]
+    edit(folder / "started.json", settings={**settings, "epochs": 2.0})
     return folder
 
 
