@@ -183,3 +183,36 @@ def test_bad_input() -> None:
     for row in ([0.7, 0.7], [1.5, -0.5], [float("nan"), 0.5]):
         with pytest.raises(ValueError, match="probabilities must be rows that sum to 1, got sums"):
             expected_calibration_error(torch.tensor([row]), torch.tensor([0]))
+
+
+def test_terms_carry_the_scatter_of_the_error_over_runs_and_examples() -> None:
+    """Two predictors of one law, K runs crossed with m examples: neither is better calibrated."""
+    from lora_bounds.effects import crossed
+    from lora_bounds.frequency import judge_frequency
+
+    rng, runs, examples, repeats, level = np.random.default_rng(0), 6, 200, 150, 0.05
+    wrong = 0
+    for _ in range(repeats):
+        ease = rng.normal(1.0, 1.5, size=(examples, 1))
+        logits = (
+            1.5 * ease + rng.normal(size=(2, runs, 1, 1)) + rng.normal(size=(2, runs, examples, 1))
+        )
+        right = rng.random((2, runs, examples)) < 1 / (1 + np.exp(-(logits[..., 0] - 0.5)))
+        sure = torch.tensor(1 / (1 + np.exp(-np.abs(logits))))
+        probabilities = torch.cat([sure, 1 - sure], dim=-1)
+        answer = torch.tensor((right == (logits[..., 0] > 0)).astype(np.int64))
+        terms = [
+            [calibration_terms(p, 1 - a).numpy() for p, a in zip(*pair, strict=True)]
+            for pair in zip(probabilities, answer, strict=True)
+        ]
+        difference = np.subtract(*np.array(terms))
+        effect = crossed(
+            difference.mean(axis=1),
+            example_variance=float(difference.mean(axis=0).var(ddof=1)),
+            examples=examples,
+        )
+        wrong += effect.low(level) > 0.0
+    found = judge_frequency(
+        name="", failures=wrong, trials=repeats, probability=level, error_probability=1e-3
+    )
+    assert not found.rejected, wrong
