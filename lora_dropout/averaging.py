@@ -16,7 +16,7 @@ from lora_dropout.checks import check_choice, check_type
 
 Average = Literal["probabilities", "sigmoids", "outputs", "logits"]
 
-_CHUNK = 1 << 20  # numbers worked on at once: temporaries stay small beside the outputs
+_CHUNK = 1 << 18  # numbers worked on at once: temporaries stay small beside the outputs
 
 
 class Averaging(NamedTuple):
@@ -192,12 +192,7 @@ class MemberMean:
             if self.kind == "outputs":
                 _move(mean, part, self._weighted(mean, part))
             elif self.kind == "sigmoids":
-                _move(
-                    mean,
-                    part,
-                    self._log_mean(F.logsigmoid(mean), F.logsigmoid(part))
-                    - self._log_mean(F.logsigmoid(-mean), F.logsigmoid(-part)),
-                )
+                _move(mean, part, self._log_odds(mean, part))
             else:
                 scale = part.logsumexp(dim=1, keepdim=True)
                 first, moved = (scales[start : start + step] for scales in self._scales)
@@ -229,6 +224,12 @@ class MemberMean:
             return value
         old = mean + math.log((self.count - 1) / self.count)
         return torch.logaddexp(old, value - math.log(self.count))
+
+    def _log_odds(self, mean: Tensor, value: Tensor) -> Tensor:
+        if self.count == 1:
+            return value
+        true = self._log_mean(F.logsigmoid(mean), F.logsigmoid(value))
+        return true - self._log_mean(F.logsigmoid(-mean), F.logsigmoid(-value))
 
     def _start(self, member: Tensor) -> None:
         shape = member.shape

@@ -13,7 +13,7 @@ from tests.lora_dropout.text_families import FAMILIES as TEXT
 
 _BATCH, _LENGTH, _CLASSES, _VOCABULARY = 3, 8, 3, 30
 _ATTENTION = r".*\.(query|value|query_proj|value_proj|q_proj|v_proj|q|v|c_attn|q_lin|v_lin|"
-_ATTENTION += r"query_key_value|qkv_proj|layer_1|q_head|v_head|key|Wqkv|query_global|fc1)"
+_ATTENTION += r"query_key_value|qkv_proj|layer_1|q_head|v_head|key|Wqkv|in_proj|fc1)"
 
 _VISION = {
     "num_labels": _CLASSES,
@@ -32,7 +32,8 @@ _SPEECH = {
     "num_labels": _CLASSES,
     "vocab_size": _VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "intermediate_size": 20, "conv_dim": [8, 8], "conv_stride": [5, 4], "conv_kernel": [10, 8],
-    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    "num_feat_extract_layers": 2,
     "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "classifier_proj_size": 8,
     "ctc_zero_infinity": True,
 }  # fmt: skip
