@@ -53,10 +53,8 @@ def test_rules(
 ) -> None:
     members = (scale * torch.randn(n, 2, *shape, generator=generator(seed))).to(dtype)
     axis = rule.axis % (members.dim() - 1)
-    if rule.kind == "probabilities" and members.shape[axis + 1] == 1:
-        wanted_rule = OUTPUTS  # a softmax of one number is no prediction
-    else:
-        wanted_rule = rule
+    one = rule.kind == "probabilities" and members.shape[axis + 1] == 1
+    wanted_rule = OUTPUTS if one else rule  # a softmax of one number is no prediction
     found = average_members(members, rule)
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps * (1 + scale * 4), "atol": 1e-5}
     if dtype == torch.float64:
@@ -67,21 +65,14 @@ def test_rules(
     wanted = _mean(members, wanted_rule)
     torch.testing.assert_close(_prediction(found, wanted_rule), wanted, **tolerance)
     equal = average_members(members[:1].expand(n, *members.shape[1:]), rule)
-    close = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps * scale * 4}
-    torch.testing.assert_close(equal, members[0], **close)
-    if wanted_rule.kind == "outputs":
-        assert torch.equal(equal, members[0])
+    assert torch.equal(equal, members[0])
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [1e4, -1e4, torch.finfo(torch.float32).min, -torch.inf])
 def test_equal_members_with_extreme_outputs(rule: Averaging, value: float) -> None:
-    if rule.kind == "sigmoids" and abs(value) > 1e5:
-        value = -1e5
     member = torch.tensor([[[0.3, -0.2], [1.0, value], [-0.5, 0.1]]])
-    torch.testing.assert_close(
-        average_members(member.expand(3, 1, 3, 2), rule), member[0:1][0][None]
-    )
+    assert torch.equal(average_members(member.expand(3, 1, 3, 2), rule), member[0][None])
 
 
 def test_sigmoids_keep_their_tails() -> None:
@@ -95,11 +86,9 @@ def test_sigmoids_keep_their_tails() -> None:
 def _regressor(width: int) -> nn.Module:
     torch.manual_seed(0)
     model = adapt(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, width)),
-                  LoRADropoutConfig(rank=2))  # fmt: skip
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora" in name or parameter.requires_grad:
-                parameter.normal_()
+                  LoRADropoutConfig(rank=1))  # fmt: skip
+    for parameter in model.parameters():
+        parameter.data.normal_()
     return model
 
 
@@ -160,7 +149,7 @@ class _Head:
         (_Head("BertForSequenceClassification", num_labels=3, problem_type=None), RULES[1]),
         (_Head("BertForSequenceClassification", num_labels=1, problem_type=None), OUTPUTS),
         (_Head("BertForSequenceClassification", num_labels=3, problem_type="regression"), OUTPUTS),
-        (_Head("ViTForImageClassification", num_labels=3, problem_type="multi_label_classification"), RULES[2]),
+        (_Head("ViTForImageClassification", problem_type="multi_label_classification"), RULES[2]),
         (_Head("SegformerForSemanticSegmentation", num_labels=3), RULES[0]),
         (_Head("GPT2LMHeadModel"), RULES[1]),
         (_Head("ViTForMaskedImageModeling"), None),
@@ -191,9 +180,7 @@ def test_refusals() -> None:
         predict(model, x, average="votes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="average must be over classes, got axis 0, the batch"):
         predict(model, x, average=Averaging("probabilities", 0))
-    with pytest.raises(
-        ValueError, match=r"average must name a class axis .* got axis 2 of .*\(5, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"average must name a class .* got axis 2 of .*\(5, 3\)"):
         predict(model, x, average=Averaging("probabilities", 2))
     with pytest.raises(ValueError, match=r"average must name a class axis .* got axis -2"):
         predict(model, x, average=Averaging("probabilities", -2))

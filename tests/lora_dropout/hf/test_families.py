@@ -98,9 +98,7 @@ def test_members_are_averaged_as_stated(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(loss, torch.stack(losses).mean())
     elif kind != "pixels":  # whose logits are resized before their softmax
         wanted = _loss(kind, name, averaged, batch)
-        if (
-            kind == "tokens"
-        ):  # the Trainer divides by its own count, for GPT-2 of labels not shifted
+        if kind == "tokens":  # the Trainer counts for GPT-2 the labels before they shift
             shift = "CausalLM" in FAMILIES[name].head
             labels = batch["labels"][:, 1:] if shift else batch["labels"]
             wanted = wanted * (labels != -100).sum() / run._get_num_items_in_batch([batch], "cpu")

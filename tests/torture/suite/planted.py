@@ -71,8 +71,8 @@ FAULTS = (
     ),
     Fault(
         "the ensemble of probabilities averages logarithms",
-        "lora_dropout/averaging.py", "torch.logaddexp(totals[0], part - scale, out=totals[0])",
-        "totals[0].copy_((part - scale) if self.count == 1 else totals[0] + (part - scale))",
+        "lora_dropout/averaging.py", "_move(mean, part, self._log_mean(mean, part))",
+        "_move(mean, part, self._weighted(mean, part))",
         ("tests/lora_dropout/test_ensemble.py",),
     ),
     Fault(
