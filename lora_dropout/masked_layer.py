@@ -1,6 +1,7 @@
 """What every masked layer has in common, wherever its factors live: a name, a mask, its use."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,13 @@ from torch import Tensor, nn
 from lora_dropout.checks import check_type
 from lora_dropout.config import Inference, MaskConfig
 from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
+from lora_dropout.update import Place
 
 Active = LayerMask | Inference | None
+
+ONE_A_PASS = (
+    "run one instance a pass (mode='loop'; in ensemble_predict, max_rows = the number of examples)"
+)
 
 
 class MergedError(RuntimeError):
@@ -28,12 +34,21 @@ class MaskedLayer(nn.Module, ABC):
         config: Mask settings.
         active: The mask, or mask-free mode, of the passes to come (see `use_masks`).
         rows: Number of examples in the passes to come, where known.
+        places: Where they are in the layer's input, by its shape; None outside of a forward pass
+            of a model under several masks (see `lora_dropout.placement`).
+        misplaced: Why they are nowhere.
+        called: Whether the layer has run since `use_masks` began.
+        weight_read: Whether its weight was read by others since then.
     """
 
     name: str
     config: MaskConfig
     active: Active
-    rows: int | None
+    rows: int | None = None
+    places: Mapping[tuple[int, ...], Place | None] | None = None
+    misplaced: str | None = None
+    called: bool = False
+    weight_read: bool = False
 
     @property
     @abstractmethod
@@ -50,18 +65,23 @@ class MaskedLayer(nn.Module, ABC):
     def merged(self) -> bool:
         """Whether the update now sits in the base weight."""
 
-    def _check_rows(self, x: Tensor, n_instances: int) -> None:
-        if self.rows is None or n_instances == 1 or x.dim() < 2:
-            return
-        # Examples flattened into their tokens still fall into whole blocks if N divides the batch.
-        step = self.rows if self.rows % n_instances == 0 else None
-        if x.shape[0] == self.rows or (step is not None and x.shape[0] % step == 0):
-            return
-        raise ValueError(
-            f"layer {self.name!r} must get the batch of {self.rows} rows in its leading dimension "
-            f"to run {n_instances} instances in one pass, got x of shape {tuple(x.shape)}; "
-            "run one instance a pass (mode='loop')"
-        )
+    def _place(self, x: Tensor, n_instances: int) -> Place | None:
+        if n_instances == 1:
+            return None
+        if self.places is None:
+            raise ValueError(
+                f"layer {self.name!r} met {n_instances} masks outside of a forward pass of the "
+                f"model that use_masks was given: call that model, or {ONE_A_PASS}"
+            )
+        place = self.places.get(tuple(x.shape))
+        if place is None:
+            reason = f": {self.misplaced}" if self.misplaced else ""
+            raise ValueError(
+                f"layer {self.name!r} must get the batch of {self.rows} rows in a place of its "
+                f"input that can be told to run {n_instances} instances in one pass, got x of "
+                f"shape {tuple(x.shape)}{reason}; {ONE_A_PASS}"
+            )
+        return place
 
     def _inference_factor(self, inference: Inference) -> float:
         return self.config.mean_factor if inference == "mean" else 1.0
@@ -118,3 +138,24 @@ def need_masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
             "call lora_dropout.hf.attach first"
         )
     return found
+
+
+def check_called(layers: Mapping[str, MaskedLayer]) -> None:
+    """Check that no layer was passed by in the passes of `use_masks`.
+
+    A layer that a pass skips (as LayerDrop does) computes nothing, masked or not. One whose weight
+    is read without a call (`nn.MultiheadAttention`'s `out_proj`, fused kernels) computes without
+    its adapter.
+
+    Args:
+        layers: The masked layers.
+
+    Raises:
+        ValueError: If a layer's weight was read, and the layer never called.
+    """
+    passed_by = [name for name, m in layers.items() if m.weight_read and not m.called]
+    if passed_by:
+        raise ValueError(
+            f"layers {passed_by} must be called to be masked, but the model reads their weights "
+            "without calling them: leave them out of target_modules"
+        )
