@@ -34,9 +34,11 @@ class MaskedLayer(nn.Module, ABC):
         config: Mask settings.
         active: The mask, or mask-free mode, of the passes to come (see `use_masks`).
         rows: Number of examples in the passes to come, where known.
-        places: Where they are in the layer's input, by its shape; None outside of a forward pass
-            of a model under several masks (see `lora_dropout.placement`).
-        misplaced: Why they are nowhere.
+        planned: The shapes of the layer's inputs and where the examples are in them, as the last
+            forward pass of a model under several masks found (see `lora_dropout.placement`); the
+            entries along that axis go by the number of examples.
+        placed: Whether such a pass is under way.
+        misplaced: Why the examples are nowhere.
         called: Whether the layer has run since `use_masks` began.
         weight_read: Whether its weight was read by others since then.
     """
@@ -45,7 +47,8 @@ class MaskedLayer(nn.Module, ABC):
     config: MaskConfig
     active: Active
     rows: int | None = None
-    places: Mapping[tuple[int, ...], Place | None] | None = None
+    planned: tuple[tuple[tuple[int, ...], Place], ...] = ()
+    placed: bool = False
     misplaced: str | None = None
     called: bool = False
     weight_read: bool = False
@@ -68,20 +71,24 @@ class MaskedLayer(nn.Module, ABC):
     def _place(self, x: Tensor, n_instances: int) -> Place | None:
         if n_instances == 1:
             return None
-        if self.places is None:
+        compiling = torch.compiler.is_compiling()
+        if not self.placed and not (compiling and self.planned):
             raise ValueError(
                 f"layer {self.name!r} met {n_instances} masks outside of a forward pass of the "
                 f"model that use_masks was given: call that model, or {ONE_A_PASS}"
             )
-        place = self.places.get(tuple(x.shape))
-        if place is None:
+        rows = self.rows or 0
+        places = {place for shape, place in self.planned if _fits(x, shape, place, rows)}
+        if compiling and not places:  # a compiled pass cannot probe for a new length of text
+            places = {place for _, place in self.planned if _of_rows(x, place, rows)}
+        if len(places) != 1:
             reason = f": {self.misplaced}" if self.misplaced else ""
             raise ValueError(
                 f"layer {self.name!r} must get the batch of {self.rows} rows in a place of its "
                 f"input that can be told to run {n_instances} instances in one pass, got x of "
                 f"shape {tuple(x.shape)}{reason}; {ONE_A_PASS}"
             )
-        return place
+        return places.pop()
 
     def _inference_factor(self, inference: Inference) -> float:
         return self.config.mean_factor if inference == "mean" else 1.0
@@ -95,6 +102,15 @@ class MaskedLayer(nn.Module, ABC):
         if isinstance(active, LayerMask):
             return active, self.config.mask_scale
         return None, self._inference_factor(active or self.config.inference)
+
+
+def _fits(x: Tensor, shape: tuple[int, ...], place: Place, rows: int) -> bool:
+    size = (*shape[: place.axis], place.outer * rows * place.inner, *shape[place.axis + 1 :])
+    return tuple(x.shape) == size
+
+
+def _of_rows(x: Tensor, place: Place, rows: int) -> bool:
+    return place[1:] == (1, 1) and place.axis < x.dim() - 1 and x.shape[place.axis] == rows
 
 
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,23 +58,6 @@ class Plan:
     problem: str | None = None
     problems: dict[str, str] = field(default_factory=dict)
 
-    def places(self, name: str, rows: int) -> dict[tuple[int, ...], Place | None]:
-        """The places of a layer's inputs in a pass.
-
-        Args:
-            name: The layer's.
-            rows: Number of examples.
-
-        Returns:
-            Shape of the input -> place; None where two calls of that shape disagree.
-        """
-        found: dict[tuple[int, ...], Place | None] = {}
-        for shape, place in self.layers.get(name, []):
-            size = place.outer * rows * place.inner
-            key = (*shape[: place.axis], size, *shape[place.axis + 1 :])
-            found[key] = place if found.get(key, place) == place else None
-        return found
-
 
 class _Problem(NamedTuple):
     meets: bool
@@ -105,7 +89,8 @@ def placing(
         Nothing.
     """
     changed: dict[nn.Module, Any] = {}
-    before = {name: layer.places for name, layer in layers.items()}
+    before = {name: layer.placed for name, layer in layers.items()}
+    network = getattr(model, "_orig_mod", model)  # what torch.compile made of it cannot be probed
 
     def restore() -> None:
         for module, forward in changed.items():
@@ -125,26 +110,27 @@ def placing(
         restore()
         try:
             size = _rows(args, kwargs, rows)
-            plan = _plan(module, layers, args, kwargs, size)
+            plan = _plan(network, layers, args, kwargs, size)
         finally:
             busy = False
         if plan.problem:
             raise ValueError(f"{plan.problem}: {ONE_A_PASS}")
         for name, layer in layers.items():
-            layer.rows, layer.places = size, plan.places(name, size)
+            layer.rows, layer.placed = size, True
+            layer.planned = tuple(dict.fromkeys(plan.layers.get(name, [])))
             layer.misplaced = plan.problems.get(name)
         for inner, (inputs, outputs) in plan.once.items():
             changed[inner] = inner.__dict__.get("forward")
             inner.__dict__["forward"] = _once_an_instance(inner, size, inputs, outputs)
 
-    handle = model.register_forward_pre_hook(place, with_kwargs=True)  # type: ignore[arg-type]
+    handle = model.register_forward_pre_hook(place, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
         restore()
         for name, layer in layers.items():
-            layer.places = before[name]
+            layer.placed = before[name]
 
 
 def _rows(args: tuple[Any, ...], kwargs: dict[str, Any], rows: int | None) -> int:
@@ -297,6 +283,8 @@ class _Probe:
         three = self._run(modules, self._examples(3))
         two = three if values_only else self._run(modules, self._examples(2))
         changes: list[dict[nn.Module, list[_Call]]] = []
+        if any(t.is_meta for t in self._batch()):
+            changes.append(three)  # there are no values, so none can be wrong
         for altered in self._altered():
             try:
                 changes.append(self._run(modules, altered))
@@ -318,6 +306,8 @@ class _Probe:
 
     def _altered(self) -> Iterator[Any]:
         # Three examples with another one in the middle: one of the batch, or a made-up one.
+        if any(t.is_meta for t in self._batch()):
+            return
         middle = 1 % self.rows
         differ = torch.zeros(self.rows, dtype=torch.bool)
         for t in self._batch():
@@ -326,7 +316,7 @@ class _Probe:
             index = torch.tensor([0, int(differ.nonzero()[0]), 2 % self.rows])
             yield self._map(lambda t: t[index.to(t.device)].clone())
         for change in (_reversed, _shifted):
-            yield self._map(lambda t, change=change: _in_the_middle(t, self.rows, change))
+            yield self._map(partial(_in_the_middle, rows=self.rows, change=change))
 
     def _batch(self) -> list[Tensor]:
         return [
@@ -478,8 +468,9 @@ def _place(three: Tensor, two: Any, altered: list[Any], values_only: bool) -> An
     shapes_differ = [other for other in altered if getattr(other, "shape", None) != three.shape]
     if shapes_differ or not isinstance(two, Tensor) or two.dim() != three.dim():
         return _Problem(False, "its shape differs between batches")
-    changed = torch.zeros(three.shape, dtype=torch.bool, device=three.device)
-    for other in altered:
+    device = "cpu" if three.is_meta else three.device
+    changed = torch.zeros(three.shape, dtype=torch.bool, device=device)
+    for other in [] if three.is_meta else altered:
         changed |= _changed(three, other)
     if values_only:
         if three.dim() and len(three) == 3:
@@ -606,7 +597,7 @@ def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
-def _in_the_middle(tensor: Tensor, rows: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+def _in_the_middle(tensor: Tensor, *, rows: int, change: Callable[[Tensor], Tensor]) -> Tensor:
     picked = tensor[(torch.arange(3) % rows).to(tensor.device)].clone()
     picked[1] = change(picked[1])
     return picked

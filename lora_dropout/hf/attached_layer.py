@@ -72,6 +72,12 @@ class AttachedLayer(MaskedLayer):
         """Whether an update now sits in the base weight."""
         return bool(self.merged_adapters)
 
+    @property
+    def weight(self) -> Any:
+        """The base layer's weight; whoever reads it may compute without the adapter."""
+        self.weight_read = True
+        return super().weight  # type: ignore[misc]
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the layer.
 
