@@ -125,7 +125,7 @@ def _content(tensor: Tensor) -> memoryview:
     if tensor.layout != torch.strided or tensor.is_quantized:
         tensor = tensor.to_dense() if not tensor.is_quantized else tensor.int_repr()
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 class _Description:

@@ -1,6 +1,5 @@
 """What the training of many replicas left behind."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -8,9 +7,10 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.batching import Inputs, batch_length, map_inputs, model_device
 from lora_dropout.checks import check_choice, check_count
-from lora_dropout.ensemble import Average, Prediction, split_inputs
+from lora_dropout.ensemble import Prediction, split_inputs
 from lora_dropout.inject import need_adapters, trainable_parameters
 from lora_dropout.replicas.memory import default_pass_rows
 from lora_dropout.replicas.stack import Stack
@@ -72,7 +72,7 @@ class Replicas:
         inference: Prediction = "mean",
         n_instances: int = 4,
         seed: int | Sequence[int] = 0,
-        average: Average = "probabilities",
+        average: Average | Averaging | None = None,
         max_rows: int = 1024,
     ) -> Tensor:
         """Predict with all replicas, as `predict` does with one.
@@ -86,7 +86,7 @@ class Replicas:
             n_instances: Ensemble size N.
             seed: Seed of the ensemble's masks, one for all replicas or one for each: those of
                 `predict` with `seeded_generator(seed)`.
-            average: What the ensemble averages.
+            average: What the ensemble averages (see `ensemble_predict`).
             max_rows: Greatest number of examples of one replica in one pass (see
                 `ensemble_predict`); where they are large, fewer are taken.
 
@@ -97,7 +97,7 @@ class Replicas:
             ValueError: If an argument is not allowed, or the model is another one.
         """
         check_choice("inference", inference, get_args(Prediction))
-        check_choice("average", average, get_args(Average))
+        averaging = check_averaging(average, model)
         check_count("n_instances", n_instances)
         check_count("max_rows", max_rows)
         seeds = None
@@ -126,7 +126,7 @@ class Replicas:
                     part,
                     inference,
                     None if seeds is None else seeds[chosen],
-                    average,
+                    averaging,
                 )
                 for part in split_inputs(inputs, max_rows)
             ]
@@ -161,7 +161,7 @@ def _predict(
     inputs: Inputs,
     inference: Prediction,
     seeds: Tensor | None,
-    average: Average,
+    averaging: Averaging,
 ) -> Tensor:
     configs = [replace(stack.config, dropout=rate) for rate in rates]
     masks = None
@@ -175,9 +175,7 @@ def _predict(
     members = stack.apply(_itself, rows, inputs, masks=masks, scales=factors, common=True)
     if seeds is None:
         return members[:, 0]
-    if average == "logits":
-        return members.mean(dim=1)
-    return members.log_softmax(dim=-1).logsumexp(dim=1) - math.log(members.shape[1])
+    return torch.stack([average_members(replica, averaging) for replica in members])
 
 
 def _itself(outputs: Tensor) -> Tensor:

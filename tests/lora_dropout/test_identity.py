@@ -108,7 +108,6 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "alpha": ("adapter", {"adapter": {"alpha": 3.0}}),
     "saved head": ("parameters", {"adapter": {"modules_to_save": ("head",)}}),
     "targets": ("parameters", {"adapter": {"target_modules": ("second",)}}),
-    "one layer's rate": ("model", {"edit": lambda m: reconfigured(m.second)}),
     "seed": ("seed", {"config": {"seed": 2**32}}),
     "epochs": ("epochs", {"config": {"epochs": 3}}),
     "decay": ("weight_decay", {"config": {"weight_decay": 0.5}}),
@@ -180,6 +179,12 @@ def test_another_run_is_refused_by_what_differs(base: Any, name: str) -> None:
         said = "replicas" if name == "seed" else said
     with pytest.raises(ValueError, match=rf"other settings .*({said}): "):
         run(folder, change)
+
+
+def test_a_layer_of_another_rate_is_refused(base: Any) -> None:
+    run, folder, _ = base
+    with pytest.raises(ValueError, match=r"must have one adapter configuration, .*dropout=0\.9"):
+        run(folder, {"edit": lambda m: reconfigured(m.second)})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lora_dropout.experiments import (
     digits_bounds,
@@ -218,3 +219,34 @@ def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str], tmp_
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path), "no_such"])
     assert "no experiment ['no_such']" in capsys.readouterr().err
+
+
+def test_members_that_know_nothing_establish_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experiment and the claim together, on outputs that are noise: no size is any better."""
+    from types import SimpleNamespace
+
+    from lora_bounds.frequency import judge_frequency
+    from lora_bounds.ledger.measured import ERROR, ensemble_accuracy_rises_with_size
+    from lora_bounds.measurements import Measurement
+
+    generator = torch.Generator().manual_seed(0)
+
+    def outputs(model: Any, inputs: Any, *, n_instances: int = 1, **how: Any) -> torch.Tensor:
+        members = torch.randn(n_instances, 12, len(inputs), 10, generator=generator)
+        return members.softmax(dim=-1).mean(dim=0).log()
+
+    trained = SimpleNamespace(diverged={}, outputs=outputs)
+    monkeypatch.setattr(digits_ensemble, "fit_replicas", lambda *args, **how: trained)
+    monkeypatch.setattr(digits_ensemble, "adapted_base", lambda **how: None)
+    settings = digits_ensemble.Settings(rates=(0.0, 0.5), seeds=6, n=8)
+    held, repeats = 0, 20
+    for _ in range(repeats):
+        values = digits_ensemble.run(settings, folder=tmp_path)
+        seen = Measurement("noise", "noise", vars(settings), values, {})
+        held += ensemble_accuracy_rises_with_size(seen).low > 0
+        over_size = np.mean(values["loss_probabilities"], axis=(0, 1))
+        assert over_size[-1] < over_size[0]  # which convexity forces, and is no evidence
+    found = judge_frequency(name="", failures=held, trials=repeats, probability=ERROR)
+    assert not found.rejected
