@@ -179,7 +179,14 @@ def _budget(steps: int) -> RankBudget:
 def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, dict[str, float]]:
     def measured(mode: Prediction) -> dict[str, float]:
         generator = derived_generator(seed, "evaluation")
-        return evaluate(model, data, inference=mode, n_instances=4, generator=generator)
+        return evaluate(
+            model,
+            data,
+            inference=mode,
+            n_instances=4,
+            generator=generator,
+            average="probabilities",
+        )
 
     if dropout:
         modes: tuple[Prediction, ...] = ("ensemble", "mean", "raw")

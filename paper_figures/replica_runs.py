@@ -73,7 +73,14 @@ def run_law(cell: Cell, *, base: bytes) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for mode, suffix in (("mean", ""), ("ensemble", "_ensemble")):
         train, fresh = (
-            runs.outputs(model, part[0], inference=mode, n_instances=N_INSTANCES, seed=own)  # type: ignore[arg-type]
+            runs.outputs(
+                model,
+                part[0],
+                inference=mode,  # type: ignore[arg-type]
+                n_instances=N_INSTANCES,
+                seed=own,
+                average="probabilities",
+            )
             for part in (pool, test)
         )
         hits = (fresh.argmax(dim=-1) == test[1]).double().mean(dim=1)
@@ -123,6 +130,7 @@ def run_baselines(cell: Cell, *, base: bytes) -> dict[str, dict[str, float]]:
         inference="ensemble",
         n_instances=cell["members"],
         seed=derived_seed(cell["seed"], "evaluation"),
+        average="probabilities",
     )[-1]
     temperatures = [_temperature(held[k], labels) for k in (0, len(replicas) - 1)]
     ways = {
