@@ -47,10 +47,11 @@ def full_rank(x: Array) -> bool:
     Returns:
         False for n < d, and where the least singular value may be rounding alone.
     """
-    lengths = np.linalg.norm(x, axis=0)
-    if len(x) < x.shape[1] or not np.all(lengths > 0.0):
+    peaks = np.abs(x).max(axis=0)
+    if len(x) < x.shape[1] or not np.all(peaks > 0.0):
         return False
-    values = np.linalg.svd(x / lengths, compute_uv=False)  # units of the columns do not count
+    unit = x / peaks  # the units of columns do not count
+    values = np.linalg.svd(unit / np.linalg.norm(unit, axis=0), compute_uv=False)
     return bool(values[-1] > values[0] * _EPS * max(x.shape))
 
 
@@ -87,11 +88,12 @@ class LeastSquares:
         self.precise = True
         context = MPContext()  # of its own: the precision is nobody else's
         # 1 less a leverage may be as small as r / ‖X‖² or, without a ridge, as floats can tell.
-        bits = 52.0
+        bits, units = 52.0, 0.0
         if self.ridge and self.largest > 0.0:
             bits = max(np.log2(self.largest) - np.log2(float(self.ridge)) / 2.0, 1.0)
-        lengths = np.linalg.norm(self.x, axis=0)
-        units = np.log2(self.largest / np.min(lengths[lengths > 0.0], initial=self.largest))
+        peaks = np.abs(self.x).max(axis=0)
+        if np.any(peaks > 0.0):
+            units = np.log2(self.largest) - np.log2(peaks[peaks > 0.0].min())
         context.prec = 160 + 4 * int(np.ceil(max(bits, np.log2(self.condition)) + units))
         self.number = np.frompyfunc(context.mpf, 1, 1)
         self.rows = self.number(self.x)
