@@ -2,6 +2,7 @@
 
 from lora_dropout.adapter_io import load_adapter, save_adapter
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
+from lora_dropout.averaging import Averaging
 from lora_dropout.budget import RankAllocator, RankBudget, orthogonality_penalty
 from lora_dropout.calibration import (
     BrierScore,
@@ -66,6 +67,7 @@ __all__ = [
     # prediction and measurement
     "ensemble_predict",
     "predict",
+    "Averaging",
     "evaluate",
     "expected_calibration_error",
     "adaptive_calibration_error",

@@ -1,6 +1,5 @@
 """Prediction: the test-time ensemble (arXiv 2404.09610 v1, Eq. 8) and the mask-free modes."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -8,12 +7,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.averaging import Average, Averaging, MemberMean, check_averaging
 from lora_dropout.batching import Inputs, batch_length, call_model, map_inputs, repeat_inputs
 from lora_dropout.checks import check_choice, check_count, check_type
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.model_masks import Masks, check_masks, sample_masks, use_masks
 
-Average = Literal["probabilities", "logits"]
 Prediction = Literal["ensemble", "mean", "raw"]
 
 
@@ -25,7 +24,7 @@ def ensemble_predict(
     masks: Masks | None = None,
     n_instances: int = 4,
     generator: torch.Generator | None = None,
-    average: Average = "probabilities",
+    average: Average | Averaging | None = None,
     max_rows: int = 1024,
 ) -> Tensor:
     """Average the predictions of N masked models (Eq. 8), several members in one pass.
@@ -36,18 +35,20 @@ def ensemble_predict(
         masks: The N draws; None draws them.
         n_instances: N, if `masks` is None.
         generator: CPU generator for that; None is torch's global one.
-        average: `probabilities` averages the members' softmax over the last dimension; `logits`
-            averages the raw outputs (regression uses this one).
+        average: What is averaged: `probabilities` (softmax over the class axis: the last one, or
+            that of `Averaging("probabilities", axis)`), `sigmoids` (several labels) or `outputs`
+            (as they are, Eq. 8 as it stands; `logits` is the same). None is what a transformers
+            model states by its head and `config.problem_type`, and else `outputs`.
         max_rows: Greatest number of examples in one pass; it bounds memory only. (Under law
             `activation`, whose bits go by the position in the pass, it also decides, once there
             are more examples than this, which bits an example gets.) With `max_rows` = the number
             of examples, members run one after another, which suits any model.
 
     Returns:
-        Shape (b, ..., classes). With `probabilities` the logarithm of the mean probability, so
-        that in both cases the softmax of the result is the prediction.
+        Shape (b, ...): outputs whose softmax, or sigmoid, is the mean of the members', or that are
+        the mean themselves. Equal members give the member.
     """
-    check_choice("average", average, get_args(Average))
+    averaging = check_averaging(average, model)
     check_count("max_rows", max_rows)
     if masks is not None:
         check_type("masks", masks, Masks, "masks of sample_masks, or None")
@@ -56,7 +57,7 @@ def ensemble_predict(
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
     with _evaluating(model):
         parts = split_inputs(inputs, max_rows)
-        return torch.cat([_average(model, part, masks, average, max_rows) for part in parts])
+        return torch.cat([_average(model, part, masks, averaging, max_rows) for part in parts])
 
 
 def predict(
@@ -66,7 +67,7 @@ def predict(
     inference: Prediction = "ensemble",
     n_instances: int = 4,
     generator: torch.Generator | None = None,
-    average: Average = "probabilities",
+    average: Average | Averaging | None = None,
     max_rows: int = 1024,
 ) -> Tensor:
     """Predict with masks on (`ensemble`) or off (`mean`, `raw`).
@@ -78,7 +79,7 @@ def predict(
             (unscaled: the paper's Drop_train).
         n_instances: Ensemble size N.
         generator: CPU generator of the ensemble's masks; None is torch's global one.
-        average: What the ensemble averages.
+        average: What the ensemble averages (see `ensemble_predict`).
         max_rows: Greatest number of examples in one pass.
 
     Returns:
@@ -94,6 +95,7 @@ def predict(
             average=average,
             max_rows=max_rows,
         )
+    check_averaging(average, model)
     check_count("max_rows", max_rows)
     need_masked_layers(model)
     with torch.no_grad(), _evaluating(model), use_masks(model, inference):
@@ -125,24 +127,18 @@ def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def _average(
-    model: nn.Module, inputs: Inputs, masks: Masks, average: Average, max_rows: int
+    model: nn.Module, inputs: Inputs, masks: Masks, averaging: Averaging, max_rows: int
 ) -> Tensor:
     size, n = batch_length(inputs), masks.n_instances
     members = max(1, max_rows // size)
-    total: Tensor | None = None
+    mean = MemberMean(averaging)
     for start in range(0, n, members):
         chosen = masks.gather(torch.arange(start, min(start + members, n)))
         with use_masks(model, chosen, rows=size * chosen.n_instances):
             outputs = _outputs(model, repeat_inputs(inputs, chosen.n_instances))
-        outputs = outputs.reshape(chosen.n_instances, size, *outputs.shape[1:])
-        if average == "logits":
-            part = outputs.sum(dim=0)
-            total = part if total is None else total + part
-        else:
-            part = outputs.log_softmax(dim=-1).logsumexp(dim=0)
-            total = part if total is None else torch.logaddexp(total, part)
-    assert total is not None
-    return total / n if average == "logits" else total - math.log(n)
+        for member in outputs.reshape(chosen.n_instances, size, *outputs.shape[1:]):
+            mean.add(member)
+    return mean.result()
 
 
 @contextmanager

@@ -1,77 +1,190 @@
-"""The ensemble's outputs and loss (arXiv 2404.09610 v1, Eq. 8), from its members' outputs."""
+"""A transformers model whose forward pass is the ensemble's (arXiv 2404.09610 v1, Eq. 8)."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+
+from lora_dropout.averaging import OUTPUTS, Averaging, MemberMean, field_averaging
+from lora_dropout.hf.head_loss import head_loss
+from lora_dropout.model_masks import Masks, use_masks
+
+# A cache belongs to one member's layers.
+_CACHES = ("past_key_values", "mems", "cache_params", "past_buckets_states", "state")
 
 
-def average_outputs(members: Sequence[Any], labels: Any) -> Any:
-    """Average the members' outputs.
+class EnsembleForward:
+    """Stands for a model's forward pass: N masked passes, one after another, and their average.
+
+    Scores of classes are averaged by the task's rule, any other numbers (hidden states, boxes)
+    plainly. Integers must be the same in all members; caches are left out. The loss is the head's
+    own of the averaged outputs where `head_loss` knows it, and else the mean of the members'.
 
     Args:
-        members: One tensor a member, or equal structures of tensors (tuples, lists, dicts).
-        labels: The labels, if there are any: with floating-point labels, as with a single output
-            feature, outputs are averaged, else probabilities over the last dimension.
-
-    Returns:
-        The same structure; where probabilities were averaged, the logarithm of their mean.
-
-    Raises:
-        ValueError: If the outputs are no numbers to average (generated tokens, say).
+        model: The model.
+        masks: Its N members.
+        averaging: The rule of its scores.
+        ignored: Outputs to leave out.
     """
-    first = members[0]
-    if isinstance(first, dict):
-        return {k: average_outputs([m[k] for m in members], labels) for k in first}
-    if isinstance(first, (tuple, list)):
-        parts = [average_outputs(list(part), labels) for part in zip(*members, strict=True)]
-        return type(first)(parts)
-    if not isinstance(first, Tensor) or not first.is_floating_point():
-        kind = first.dtype if isinstance(first, Tensor) else type(first).__name__
-        raise ValueError(
-            f"an ensemble averages logits, got outputs of {kind}: evaluate with inference='mean'"
+
+    def __init__(
+        self, model: Any, masks: Masks, averaging: Callable[[], Averaging], ignored: Collection[str]
+    ) -> None:
+        self.model, self.masks, self.averaging = model, masks, averaging
+        self.inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.forward = model.forward
+        self.ignored = {*ignored, *_CACHES} - {"loss"}
+        self.members_losses: list[Tensor] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The ensemble's outputs.
+
+        Args:
+            *args: For the model.
+            **kwargs: For the model.
+
+        Returns:
+            What the model returns.
+        """
+        config = getattr(self.inner, "config", None)
+        as_tuple = config is not None and not kwargs.get(
+            "return_dict", getattr(config, "return_dict", True)
         )
-    stacked = torch.stack([member.float() for member in members])
-    values = isinstance(labels, Tensor) and labels.is_floating_point()
-    if values or first.dim() == 0 or first.shape[-1] == 1:
-        return stacked.mean(dim=0)
-    return stacked.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(members))
+        if as_tuple:
+            kwargs["return_dict"] = True
+        losses: list[Tensor] = []
+        means: dict[str, _Mean] = {}
+        given, loss_of = kwargs, None
+        for index in range(self.masks.n_instances):
+            with use_masks(self.model, self.masks.select(index)):
+                member = self.forward(*args, **given)
+            is_fields = isinstance(member, Mapping)
+            fields = dict(member) if is_fields else {"logits": member}
+            kind = type(member)
+            del member
+            loss = fields.pop("loss", None) if is_fields else None
+            for name in self.ignored & fields.keys():
+                del fields[name]
+            if loss is not None:
+                losses.append(loss)
+            if index == 0:
+                rule = self.averaging()
+                means = {name: _Mean(name, field_averaging(name, rule)) for name in fields}
+                if loss is not None:
+                    loss_of = head_loss(self.inner, fields, kwargs, loss)
+                if loss_of is not None:
+                    given = _without_labels(self.inner, kwargs)
+            for name in list(fields):
+                means[name].add(fields.pop(name))
+        result = {name: mean.result() for name, mean in means.items()}
+        if not is_fields:
+            return result["logits"]
+        if losses:
+            loss = None if loss_of is None else loss_of(result)
+            if loss is None:
+                loss = torch.stack(losses).mean(dim=0)
+                self.members_losses.append(loss.detach().float().mean())
+            result = {"loss": loss, **result}
+        output = kind(**result) if kind is not dict else result
+        return output.to_tuple() if as_tuple else output
 
 
-def ensemble_loss(logits: Any, labels: Any, *, shift: bool) -> Tensor | None:
-    """The loss of the ensemble's outputs, where labels and shapes show which one it is.
+@contextmanager
+def ensemble_forward(
+    model: Any, masks: Masks, averaging: Callable[[], Averaging], ignored: Collection[str]
+) -> Iterator[EnsembleForward]:
+    """Let a model's forward pass be its ensemble's.
 
     Args:
-        logits: The ensemble's.
-        labels: The labels.
-        shift: Whether labels are those of the next position (causal language models).
+        model: The model.
+        masks: The members.
+        averaging: The rule of its scores, asked after a first pass, which may state the problem.
+        ignored: Outputs to leave out.
 
-    Returns:
-        Cross-entropy for class labels (-100 left out) of one output tensor, also per token; the
-        mean of the two for start and end positions; squared error for real labels with one
-        output each; None for anything else.
+    Yields:
+        The ensemble's forward pass.
     """
-    pair = isinstance(labels, (tuple, list)) and isinstance(logits, (tuple, list))
-    if pair and len(labels) == len(logits) == 2:
-        # As the heads for spans do: a position beyond the text counts for nothing.
-        parts = [
-            F.cross_entropy(scores, label.clamp(0, scores.shape[-1]), ignore_index=scores.shape[-1])
-            for scores, label in zip(logits, labels, strict=True)
-        ]
-        return torch.stack(parts).mean()
-    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
-        return None
-    if labels.is_floating_point():
-        return F.mse_loss(logits.flatten(), labels.flatten()) if _single(logits, labels) else None
-    if logits.dim() != labels.dim() + 1 or logits.shape[:-1] != labels.shape:
-        return None
-    if shift:
-        logits, labels = logits[..., :-1, :], labels[..., 1:]
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    former = {name: vars(model).get(name) for name in ("forward", "generate")}
+    ensemble = EnsembleForward(model, masks, averaging, ignored)
+    try:
+        model.forward, model.generate = ensemble, _refuse_generation
+        yield ensemble
+    finally:
+        for name, value in former.items():
+            if value is None:
+                delattr(model, name)
+            else:
+                setattr(model, name, value)
 
 
-def _single(logits: Tensor, labels: Tensor) -> bool:
-    return logits.numel() == labels.numel() == len(labels)
+def _refuse_generation(*_: Any, **__: Any) -> Any:
+    raise ValueError(
+        "an ensemble averages logits, and generates no tokens: evaluate with inference='mean'"
+    )
+
+
+def _without_labels(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    # The loss of these members is not needed, and would hold a language model's logits twice.
+    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return rest if type(model).__name__.endswith(_LANGUAGE_MODELS) else dict(inputs)
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is None or not type(model).__name__.endswith("ForConditionalGeneration"):
+        return dict(inputs)
+    if rest.get("decoder_input_ids") is None and rest.get("decoder_inputs_embeds") is None:
+        rest["decoder_input_ids"] = shift(labels=inputs["labels"])
+    return rest
+
+
+_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
+
+
+class _Mean:
+    """The mean of one field, of any structure."""
+
+    def __init__(self, name: str, averaging: Averaging) -> None:
+        self.name, self.averaging = name, averaging
+        self.first: Any = None
+        self.parts: Any = None
+
+    def add(self, value: Any) -> None:
+        # A member's.
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+            if self.parts is None:
+                self.parts = MemberMean(self.averaging if value.dim() > 1 else OUTPUTS)
+            self.parts.add(value)
+            return
+        if isinstance(value, (Mapping, tuple, list)):
+            items = [*(value.items() if isinstance(value, Mapping) else enumerate(value))]
+            if self.parts is None:
+                self.first = _shape_of(value)
+                self.parts = {k: _Mean(f"{self.name}[{k!r}]", self.averaging) for k, _ in items}
+            for key, item in items:
+                self.parts[key].add(item)
+            return
+        if self.first is None:
+            self.first = value
+        elif isinstance(value, Tensor) and not torch.equal(self.first, value):
+            raise ValueError(
+                f"an ensemble averages logits, got outputs of {value.dtype} in {self.name!r} that "
+                "differ between members: leave them out (ignore_keys), or evaluate with "
+                "inference='mean'"
+            )
+
+    def result(self) -> Any:
+        if isinstance(self.parts, MemberMean):
+            return self.parts.result()
+        if self.parts is None:
+            return self.first
+        return self.first({key: part.result() for key, part in self.parts.items()})
+
+
+def _shape_of(value: Any) -> Callable[[dict[Any, Any]], Any]:
+    kind = type(value)
+    if isinstance(value, Mapping):
+        return lambda parts: parts if kind is dict else kind(**parts)
+    if hasattr(kind, "_fields"):
+        return lambda parts: kind(*parts.values())
+    return lambda parts: kind(parts.values())

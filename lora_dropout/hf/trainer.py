@@ -9,11 +9,13 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from transformers import Trainer
 
+from lora_dropout.averaging import Average, Averaging, check_averaging
 from lora_dropout.checks import check_choice, check_count
 from lora_dropout.ensemble import Prediction
 from lora_dropout.hashing import name_key
 from lora_dropout.hf.attach import attached_config
-from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
+from lora_dropout.hf.ensemble_output import ensemble_forward
+from lora_dropout.hf.objective_check import check_objective, check_rows
 from lora_dropout.hf.rank_allocation import allocate_ranks
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
 from lora_dropout.objective import InstanceMode
@@ -23,10 +25,12 @@ from lora_dropout.seeds import derived_generator
 class LoRADropoutMixin:
     """Trains by the N-instance loss (arXiv 2404.09610 v1, Eq. 7), predicts by the ensemble (Eq. 8).
 
-    Put it before any `Trainer` class: `class MySFT(LoRADropoutMixin, SFTTrainer)`. The model must
-    have masks (`attach`). Masks are drawn from `args.seed`, the process's rank, the step and the
-    micro-step: ranks have independent masks, a run can be repeated, and a run resumed from a
-    checkpoint goes on with the masks it would have had, since the step is all there is to restore.
+    Put it before any `Trainer` class whose loss comes of `compute_loss`: `class MySFT(
+    LoRADropoutMixin, SFTTrainer)`. `loop` suits each of them, the other modes not each loss (see
+    `mode`). The model must have masks (`attach`). Masks are drawn from `args.seed`, the process's
+    rank, the step and the micro-step: ranks have independent masks, a run can be repeated, and a
+    run resumed from a checkpoint goes on with the masks it would have had, since the step is all
+    there is to restore.
 
     Under `loop` each instance has a backward pass of its own, so memory is that of one instance.
     With gradient checkpointing every recomputation meets its masks, in all modes. Losses are scaled
@@ -38,13 +42,16 @@ class LoRADropoutMixin:
         *args: For the Trainer.
         mode: `loop` (N passes; suits any model), `batched` (one pass over N copies of the batch)
             or `grouped` (one pass, the batch dealt out among the N masks), see `instance_loss`.
-            The last two need the batch in the leading dimension of every layer; DeBERTa's
-            relative embeddings, whose layers see positions there, are refused with an error, and
-            train by `loop`. They also need a loss that is a mean (or a sum divided by
-            `num_items_in_batch`) over examples or tokens.
+            The last two place the batch in each layer's input by a probe, once for inputs of a
+            kind; a model in which examples meet, or whose rows cannot be placed, is refused with
+            an error and trains by `loop`. So is a loss in which examples meet (pairs, in-batch
+            negatives, halves of a batch), found by a check on the first batch; a mean (or a sum
+            divided by `num_items_in_batch`) over examples or tokens is fine.
         inference: How to evaluate and predict: `ensemble`, or mask-free `mean` or `raw`.
         eval_instances: Members of the ensemble; the same networks in every evaluation and on
             every rank. None is the `n_instances` of `attach`.
+        average: What the ensemble averages (see `ensemble_predict`). None is what the model states
+            by its head and `config.problem_type`, and else its outputs.
         **kwargs: For the Trainer.
 
     Raises:
@@ -57,6 +64,7 @@ class LoRADropoutMixin:
         mode: InstanceMode = "loop",
         inference: Prediction = "ensemble",
         eval_instances: int | None = None,
+        average: Average | Averaging | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -65,7 +73,9 @@ class LoRADropoutMixin:
         config = attached_config(self.model)
         masked = config.mask != "none" and config.dropout > 0
         members = config.n_instances if eval_instances is None else eval_instances
-        self.mode, self.inference = mode, inference
+        check_averaging(average, self.model)
+        self.mode, self.inference, self.average = mode, inference, average
+        self._members_loss = False  # in this evaluation, the mean of the members' own
         # Identical instances: one of them is the whole sum.
         self.n_instances = config.n_instances if masked else 1
         self.eval_instances = check_count("eval_instances", members) if masked else 1
@@ -73,6 +83,7 @@ class LoRADropoutMixin:
         self._copies = 1  # of the batch in a pass
         self._micro_step = (-1, 0)
         self._scaling_known = False
+        self._objective_known = False
         self._check_parallelism()
         allocate_ranks(self)
 
@@ -100,6 +111,12 @@ class LoRADropoutMixin:
         step = super().training_step  # type: ignore[misc]
         if not self._scales_by(model, inputs, num_items_in_batch):
             num_items_in_batch = None
+        if self.mode != "loop" and self.n_instances > 1:
+            if self.mode == "grouped":
+                check_rows(inputs, _batch_size(inputs), self.args.per_device_train_batch_size)
+            if not self._objective_known:
+                check_objective(self, model, inputs, num_items_in_batch)
+                self._objective_known = True
         masks = self._next_masks()
         if self.mode != "loop" or self.n_instances == 1:
             self._copies = self.n_instances if self.mode == "batched" else 1
@@ -172,10 +189,11 @@ class LoRADropoutMixin:
             **kwargs: For the Trainer.
 
         Returns:
-            (loss, logits, labels). With class labels the ensemble's logits are logarithms of mean
-            probabilities, with others mean outputs; the loss is that of these logits where the
-            labels show which one it is (see `ensemble_loss`), and else the mean of the members'
-            losses, which for a convex loss is no smaller.
+            (loss, logits, labels). Scores are averaged as `average` says, other outputs plainly.
+            The loss is the Trainer's own, an overridden `compute_loss` included, of a model whose
+            forward pass returns the averaged outputs. The loss in these is the head's own of them;
+            where a head makes it of more than its outputs (detection, routers), it is the mean of
+            the members' losses, which for a convex loss is no smaller.
         """
         predict = super().prediction_step  # type: ignore[misc]
         if self.inference != "ensemble":
@@ -183,22 +201,38 @@ class LoRADropoutMixin:
                 return predict(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
         generator = derived_generator(self.args.seed, "evaluation")
         masks = sample_masks(self.model, n_instances=self.eval_instances, generator=generator)
-        losses, outputs, labels = [], [], None
-        for index in range(masks.n_instances):
-            with use_masks(self.model, masks.select(index)):
-                loss, logits, labels = predict(model, dict(inputs), False, ignore_keys, **kwargs)
-            losses.append(loss)
-            outputs.append(logits)
-        logits = average_outputs(outputs, labels)
-        if losses[0] is None:
-            return None, None if prediction_loss_only else logits, labels
-        loss = None
-        if not self._own_loss():
-            shift = bool(getattr(self, "_loss_shifts_labels", False))
-            loss = ensemble_loss(logits, labels, shift=shift)
-        if loss is None:
-            loss = torch.stack(losses).mean()
-        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+        ignored = ignore_keys
+        if ignored is None:
+            config = getattr(self.model, "config", None)
+            ignored = getattr(config, "keys_to_ignore_at_inference", [])
+
+        def averaging() -> Averaging:
+            return check_averaging(self.average, self.model)
+
+        with ensemble_forward(self.model, masks, averaging, ignored) as ensemble:
+            found = predict(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
+        if found[0] is not None:
+            loss = found[0].detach().float().mean()
+            self._members_loss |= any(bool(loss == mean) for mean in ensemble.members_losses)
+        return found
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loop.
+
+        Args:
+            *args: For the Trainer.
+            **kwargs: For the Trainer.
+
+        Returns:
+            Its output. Where a loss was the mean of the members' own (see `prediction_step`), the
+            metrics hold it a second time under the name `PREFIX_loss_of_members`.
+        """
+        self._members_loss = False
+        output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+        for name in [name for name in output.metrics if name.endswith("_loss")]:
+            if self._members_loss:
+                output.metrics[f"{name}_of_members"] = output.metrics[name]
+        return output
 
     @torch.no_grad()
     def _scales_by(self, model: nn.Module, inputs: Mapping[str, Any], items: Any) -> bool:

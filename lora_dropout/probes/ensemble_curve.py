@@ -4,7 +4,6 @@ Everything here is for one trained model and one set of examples, both fixed: th
 of the mask draws alone (Monte Carlo), not of the examples.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_dropout.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.batching import Inputs, LossFn, call_loss
 from lora_dropout.calibration import expected_calibration_error
 from lora_dropout.checks import (
     MOST,
-    check_choice,
     check_count,
     check_numbers,
     check_same_device,
@@ -26,7 +25,7 @@ from lora_dropout.checks import (
     check_type,
     short,
 )
-from lora_dropout.ensemble import Average, ensemble_predict
+from lora_dropout.ensemble import ensemble_predict
 from lora_dropout.model_masks import Masks
 from lora_dropout.probes.intervals import Array
 from lora_dropout.seeds import check_seed, seeded_generator
@@ -113,7 +112,7 @@ def ensemble_curve(
     *,
     sizes: Sequence[int],
     loss_fn: LossFn = F.cross_entropy,
-    average: Average = "probabilities",
+    average: Average | Averaging = "probabilities",
     partitions: int = 8,
     seed: int = 0,
 ) -> EnsembleCurve:
@@ -123,9 +122,8 @@ def ensemble_curve(
         members: Raw outputs of M independent draws, shape (M, b, ...) (see `member_outputs`).
         targets: Shape (b, ...); class indices of shape (b,) bring accuracy and calibration.
         sizes: Sizes N, each at most M / 2, so that there are two ensembles to compare.
-        loss_fn: (outputs, targets) -> scalar; it gets the logarithm of the mean probability, or the
-            mean output.
-        average: What an ensemble averages, `probabilities` or `logits` (see `ensemble_predict`).
+        loss_fn: (outputs, targets) -> scalar; it gets the ensemble's outputs.
+        average: What an ensemble averages (see `ensemble_predict`).
         partitions: How often the members are dealt out anew.
         seed: Seed of that.
 
@@ -135,7 +133,7 @@ def ensemble_curve(
     Raises:
         ValueError: If a size is above M / 2, or shapes do not fit.
     """
-    check_choice("average", average, ("probabilities", "logits"))
+    averaging = check_averaging(average, None)
     check_count("partitions", partitions, maximum=MOST)
     sizes = check_sequence("sizes", sizes, object)
     generator = seeded_generator(check_seed("seed", seed))
@@ -156,7 +154,7 @@ def ensemble_curve(
         found = []
         for order in orders:
             dealt = members[order[: blocks * n].to(members.device)].unflatten(0, (blocks, n))
-            outputs = [_mean(block, average) for block in dealt]
+            outputs = [average_members(block, averaging) for block in dealt]
             found.append([_measure(o, targets, loss_fn, classes) for o in outputs])
         values = np.array(found)  # (partitions, blocks, measures)
         means.append(values.mean(axis=(0, 1)))
@@ -224,12 +222,6 @@ def _check_members(members: Tensor, targets: Tensor) -> Tensor:
             f"got {tuple(members.shape)} and {tuple(targets.shape)}"
         )
     return members.detach()
-
-
-def _mean(members: Tensor, average: Average) -> Tensor:
-    if average == "logits":
-        return members.mean(dim=0)
-    return members.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(members))
 
 
 def _measure(outputs: Tensor, targets: Tensor, loss_fn: LossFn, classes: bool) -> list[float]:

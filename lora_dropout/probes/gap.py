@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
+from lora_dropout.averaging import task_averaging
 from lora_dropout.batching import LossFn, map_inputs, model_device
 from lora_dropout.ensemble import Prediction, predict
 from lora_dropout.evaluation import Data, check_data
@@ -99,7 +100,7 @@ def generalization_gap(
             inference=inference,
             n_instances=n_instances,
             generator=seeded_generator(seed),
-            average="logits" if targets.is_floating_point() else "probabilities",
+            average=task_averaging(model, loss_fn, targets),
         )
         losses = example_losses(loss_fn, outputs, targets).double().cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(losses))

@@ -18,11 +18,10 @@ from transformers import (
 
 from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import LoRADropoutMixin, LoRADropoutTrainer, attach, detach
-from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
 from lora_dropout.hf.trainer import step_seeds
 from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.hf.models import SHAPES, batch, peft_model
-from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.strategies import close
 
 ROUTE = 2e-5  # float32, the same sum in another order
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -202,33 +201,6 @@ def test_mask_free_evaluation(tmp_path: Path, inference: str) -> None:
     model.eval()
     with torch.no_grad():
         close(found, model(**data.data).logits, ROUTE)
-
-
-def test_average_and_loss() -> None:
-    a, b = torch.randn(4, 3, generator=generator(1)), torch.randn(4, 3, generator=generator(2))
-    labels = torch.tensor([0, 2, -100, 1])
-    mean = (a.softmax(-1) + b.softmax(-1)) / 2
-    found = average_outputs([(a, a), (b, b)], (labels, labels))
-    for part in found:
-        close(part.exp(), mean, ROUTE)
-    nll = -mean[[0, 1, 3], [0, 2, 1]].log().mean()
-    loss = ensemble_loss(found[0], labels, shift=False)
-    assert loss is not None
-    close(loss, nll, ROUTE)
-    spans = ensemble_loss(found, (torch.tensor([0, 2, 9, 1]),) * 2, shift=False)
-    assert spans is not None
-    close(spans, nll, ROUTE)
-    real = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    values = average_outputs([a[:, :1], b[:, :1]], real)
-    assert torch.equal(values, (a[:, :1] + b[:, :1]) / 2)
-    close(ensemble_loss(values, real, shift=False), ((values[:, 0] - real) ** 2).mean(), ROUTE)  # type: ignore[arg-type]
-    tokens = torch.randn(2, 4, 3, generator=generator(3)).log_softmax(-1)
-    next_tokens = torch.tensor([[0, 1, 2, 0], [1, 1, -100, 2]])
-    shifted = F.cross_entropy(tokens[:, :-1].reshape(-1, 3), next_tokens[:, 1:].reshape(-1))
-    close(ensemble_loss(tokens, next_tokens, shift=True), shifted, ROUTE)  # type: ignore[arg-type]
-    assert ensemble_loss(a, torch.randn(4, 3), shift=False) is None
-    with pytest.raises(ValueError, match=r"outputs of torch.int64: evaluate with inference='mean'"):
-        average_outputs([labels, labels], None)
 
 
 # --- refusals ---------------------------------------------------------------------------------
