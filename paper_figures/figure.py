@@ -138,9 +138,9 @@ def render(figure: PaperFigure, context: Context) -> list[Path]:
     stem = context.out / figure.name
     files = save_figure(drawing.figure, stem)
     plt.close(drawing.figure)
-    files.append(_write_csv(stem.with_suffix(".csv"), drawing.rows))
+    files.append(write_csv(stem.with_suffix(".csv"), drawing.rows))
     if drawing.table:
-        files.append(_write_csv(stem.with_name(f"{stem.name}_table.csv"), drawing.table))
+        files.append(write_csv(stem.with_name(f"{stem.name}_table.csv"), drawing.table))
     content = {
         "title": figure.title,
         "verdict": drawing.verdict,
@@ -155,7 +155,16 @@ def render(figure: PaperFigure, context: Context) -> list[Path]:
     return [*files, description]
 
 
-def _write_csv(target: Path, rows: Sequence[Row]) -> Path:
+def write_csv(target: Path, rows: Sequence[Row]) -> Path:
+    """Write rows as a CSV file.
+
+    Args:
+        target: The file.
+        rows: Rows; a key that one of them lacks is left empty.
+
+    Returns:
+        The file.
+    """
     fields = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_path(target) as path, open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, fields)

@@ -72,7 +72,8 @@ def bounds(rows: Rows, label: str) -> set[float]:
 
 
 def stable(rows: Rows, label: str) -> set[float]:
-    return values(having(rows, what="exact" if label.startswith("exact, ") else label), "value")
+    found = having(rows, what="exact" if label.startswith("exact, ") else label)
+    return values(found, "value", "noise")  # dotted, in the same colour
 
 
 def regimes(rows: Rows, label: str) -> set[float]:
@@ -110,7 +111,10 @@ NAMED: dict[str, Callable[[Rows, str], set[float]]] = {
     "regime_map": regimes,
     "ensemble_size": sizes,
     "equivalence": lambda rows, label: values(
-        having(rows, correlation=float(label.split()[1])), "distance", "risk_lora_dropout"
+        having(rows, correlation=float(label.split()[1])),
+        "distance",
+        "risk_lora_dropout",
+        "risk_dropout",  # dashed, in the same colour
     ),
     "mask_laws": laws,
     "matched_loss": lambda rows, label: values(having(rows, method=label), "held_out_loss"),
@@ -167,35 +171,36 @@ def test_a_legend_names_what_is_drawn(name: str, context: Context) -> None:
     use_style()
     drawing = figures()[name].draw(context)
     rows = [dict(row) for row in drawing.rows]
-    checked = 0
+    colors: dict[Any, set[float]] = {}
     for legend, own in entries(drawing.figure):
-        shown = {str(text.get_text()): handle for text, handle in zip(
-            legend.get_texts(), legend.legend_handles, strict=True)}  # fmt: skip
-        colors = {}
-        for label in shown:
+        looks: dict[str, set[Style]] = {}
+        for text in legend.get_texts():
+            label = text.get_text()
             if label in NO_DATA:
                 continue
-            drawn = [c for axis in own for c in curves(axis) if c[1] == label]
+            numbers = NAMED[name](rows, label)
+            assert numbers, f"{label!r} has no numbers in the CSV file"
+            drawn = [curve for axis in own for curve in curves(axis) if curve[1] == label]
             assert drawn, f"{label!r} stands in the legend alone"
-            colors[label] = {look for look, _, _ in drawn}
-            assert len(colors[label]) == 1, f"{label!r} has several looks"
-            # Whatever looks like it counts as it, with a label or without, in any panel that has no
-            # legend of its own.
-            panels = own + [a for a in drawing.figure.axes if a.get_legend() is None]
-            expected = np.array(sorted(NAMED[name](rows, label)))
-            assert len(expected), f"{label!r} has no numbers in the CSV file"
-            for axis in panels:
-                for look, _, heights in curves(axis):
-                    if look[0] == next(iter(colors[label]))[0] and look == next(
-                        iter(colors[label])
-                    ):
-                        for y in heights:
-                            near = np.abs(expected - y) <= 1e-9 + 1e-6 * abs(y)
-                            assert near.any(), f"{label!r} is drawn at {y}, which is not its own"
-                            checked += 1
-        for one, other in combinations(colors, 2):
-            assert colors[one] != colors[other], f"{one!r} and {other!r} look alike"
-    assert checked > 5
+            looks[label] = {look for look, _, _ in drawn}
+            for look, _, heights in drawn:
+                assert_among(heights, numbers, label)
+                colors.setdefault(look[0], set()).update(numbers)
+        for one, other in combinations(looks, 2):
+            assert looks[one].isdisjoint(looks[other]), f"{one!r} and {other!r} look alike"
+    # What has the colour of an entry counts as it, with a label or without, in any panel.
+    for axis in drawing.figure.axes:
+        for look, label, heights in curves(axis):
+            if look[0] in colors and label not in NO_DATA:
+                assert_among(heights, colors[look[0]], f"{label} ({look})")
+    assert len(colors) >= 2
+
+
+def assert_among(heights: list[float], numbers: set[float], label: str) -> None:
+    expected = np.array(sorted(numbers))
+    for y in heights:
+        near = np.abs(expected - y) <= 1e-9 + 1e-6 * abs(y)
+        assert near.any(), f"{label!r} is drawn at {y}, which is not its own"
 
 
 def test_boxes_of_the_verdicts_have_the_colours_of_their_legend(context: Context) -> None:
