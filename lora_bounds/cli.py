@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_bounds import ledger, reference, report
+from lora_bounds.files import atomic_path, check_target
 
 _EXAMPLES = """examples:
   lora-bounds verify                          every claim and negative control, about a minute
@@ -70,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 def _verify(only: Sequence[str] | None, path: Path | None) -> int:
     from tqdm import tqdm
 
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"--json: there is no folder {path.parent}")
+    if path is not None:
+        check_target("--json", path)
     chosen = ledger.all_claims()
     if only:
         named = {claim.id for name in only for claim in ledger.find_claims(name, chosen)}
@@ -88,21 +89,17 @@ def _verify(only: Sequence[str] | None, path: Path | None) -> int:
             bar.update()
 
         done = report.run(chosen, controls=not only, progress=progress)
+    width = max(80, shutil.get_terminal_size((120, 24)).columns)
+    print(report.table(done, width=width), flush=True)  # it is not lost if the file is
     if path is not None:
-        _write(path, json.dumps(done.as_json(), indent=1, allow_nan=False) + "\n")
-    print(report.table(done, width=max(80, shutil.get_terminal_size((120, 24)).columns)))
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(done.as_json(), indent=1, allow_nan=False) + "\n")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
     return 1 if done.differences else 0
-
-
-def _write(path: Path, text: str) -> None:
-    # Whole or not at all; what a killed writer left is written over.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error}") from error
 
 
 def _show(name: str | None) -> int:

@@ -10,7 +10,7 @@ which keep-bits an entry hangs on; every number below follows from that:
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -98,10 +98,20 @@ class MaskLaw:
             (1-p)² for row_column, 1-p for rank and entrywise, 1 for none, and 1 for activation but
             at p = 1: there nothing is kept that could be scaled up, and the mean is 0.
         """
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        if self.as_dropout:
-            return plain(np.where(p < 1.0, 1.0, 0.0))
-        return plain((1.0 - p) ** self.bits)
+        return plain(self.unchecked_mean(checks.numbers("dropout", dropout, "[0, 1]")))
+
+    def unchecked_mean(self, p: Any) -> Any:
+        """As `mean`, for a rate that was checked before: a float stays one, without numpy.
+
+        A compiled forward pass asks for it, and compilers do not look into numpy.
+
+        Args:
+            p: The rate.
+
+        Returns:
+            The factor, of the kind of ``p``.
+        """
+        return (p < 1.0) * 1.0 if self.as_dropout else (1.0 - p) ** self.bits
 
     def moments(self, *, dropout: ArrayLike) -> MaskMoments:
         """Compute mean, variance and correlations of the factors d.

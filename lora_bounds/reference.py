@@ -14,7 +14,9 @@ Written by `lora-bounds equations > EQUATIONS.md` from the ledger; a test keeps 
 Items are those of arXiv 2404.09610 v1 unless another source is named; T1 to T5 are its predicted
 trends, "Audit" items are this project's findings about it. Functions are below `lora_bounds`, tests
 below `tests/lora_bounds`. `lora-bounds show "<claim>"` prints the evidence of one claim;
-`lora-bounds verify` runs all of it.
+`lora-bounds verify` runs all of it. "Digits" claims rest on measurements, of one base, over random
+runs crossed with random test examples: any of their verdicts is wrong with probability at most 0.05
+(`ledger.measured`).
 """
 
 

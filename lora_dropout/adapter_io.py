@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from lora_dropout.checks import check_choice, check_path
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.files import atomic_path, json_digest
-from lora_dropout.inject import adapt, adapter_config, adapters
+from lora_dropout.inject import (
+    BASE_BUFFERS,
+    adapt,
+    adapter_config,
+    adapters,
+    check_frozen,
+    kept_buffers,
+)
 from lora_dropout.targets import saved_modules, target_layers
 
 WEIGHTS = "adapter_model.safetensors"
@@ -61,7 +68,7 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 def save_adapter(
     model: nn.Module, folder: str | Path, *, inference: Inference | None = None
 ) -> list[Path]:
-    """Write the adapters and `modules_to_save` of a model.
+    """Write the adapters and `modules_to_save` of a model, and buffers moved since `adapt`.
 
     Args:
         model: An adapted model.
@@ -74,9 +81,11 @@ def save_adapter(
         The files written.
 
     Raises:
-        ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale.
+        ValueError: If the mask's mean is zero (dropout 1), which leaves PEFT nothing to scale, or
+            the base was unfrozen after `adapt`.
     """
     config = adapter_config(model)
+    check_frozen(model)
     if inference is not None:
         check_choice("inference", inference, get_args(Inference))
     folder = check_path("folder", folder)
@@ -85,7 +94,8 @@ def save_adapter(
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {
-        key: tensor.detach().cpu().contiguous().clone() for key, tensor in _tensors(model).items()
+        key: tensor.detach().cpu().contiguous().clone()
+        for key, tensor in (_tensors(model) | _moved_buffers(model)).items()
     }
     weights, settings = save(tensors, metadata={"format": "pt"}), asdict(config)
     digests = {WEIGHTS: _digest(weights), "settings": json_digest(settings)}
@@ -145,12 +155,17 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         except ValueError as error:
             raise ValueError(f"{folder} does not fit the model: {error}") from error
     tensors = _read_tensors(folder / WEIGHTS, digest)
+    buffers = {f"{_PREFIX}{name}": buffer for name, buffer in kept_buffers(model).items()}
+    expected |= {key: tuple(t.shape) for key, t in buffers.items() if key in tensors}
     _check_fit(tensors, expected, folder / WEIGHTS)
     if not adapters(model):
         adapt(model, config)
     with torch.no_grad():
-        for key, tensor in _tensors(model).items():
-            tensor.copy_(tensors[key])
+        for key, tensor in _moved_buffers(model).items():
+            tensor.copy_(vars(model).get(BASE_BUFFERS, {})[key.removeprefix(_PREFIX)])
+        for key, tensor in (buffers | _tensors(model)).items():
+            if key in tensors:
+                tensor.copy_(tensors[key])
     return model
 
 
@@ -168,6 +183,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
         for key, tensor in module.state_dict(keep_vars=True).items():
             found[f"{_PREFIX}{name}.{key}"] = tensor
     return found
+
+
+def _moved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    saved, base = _tensors(model), vars(model).get(BASE_BUFFERS, {})
+    return {
+        f"{_PREFIX}{name}": buffer
+        for name, buffer in kept_buffers(model).items()
+        if f"{_PREFIX}{name}" not in saved
+        and name in base
+        and not torch.equal(buffer, base[name].to(buffer.device))
+    }
 
 
 def _expected_shapes(model: nn.Module, config: LoRADropoutConfig) -> dict[str, tuple[int, ...]]:

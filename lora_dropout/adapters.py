@@ -1,6 +1,7 @@
 """Adapter layers: a frozen `nn.Linear` plus a masked low-rank update (Eqs. 1-6)."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +44,12 @@ class AdapterLinear(MaskedLayer):
         self.config = config
         self.name = name
         self.active: Active = None
-        self.rows: int | None = None
         # What was merged and how; a tuple hides the parameter from the module.
         self._unmerged: tuple[nn.Parameter, Inference] | None = None
         # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
         # them, unless one of them has a hook.
         self.register_forward_pre_hook(_do_nothing)
+        self.register_state_dict_post_hook(_unmerge_state)
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -94,16 +95,18 @@ class AdapterLinear(MaskedLayer):
         """Apply the adapted layer.
 
         Args:
-            x: Input, shape (R, ..., in_features), the batch first.
+            x: Input, shape (..., in_features).
 
         Returns:
-            Output, shape (R, ..., out_features).
+            Output, shape (..., out_features).
 
         Raises:
             MergedError: If the layer is merged and training mode is on, or a mask or another
                 inference mode is asked for.
-            ValueError: If `x` is on another device, or its leading dimension is not the batch.
+            ValueError: If `x` is on another device, or the examples of the instances in this pass
+                cannot be told apart in it.
         """
+        self.called = True
         if self._unmerged is not None:
             if self.training or self.active not in (None, self._unmerged[1]):
                 raise MergedError(
@@ -114,12 +117,11 @@ class AdapterLinear(MaskedLayer):
         A, B = self.factors()
         check_same_device(x=x, A=A, B=B)
         mask, factor = self._mask_and_factor(x.device)
-        if mask is not None:
-            self._check_rows(x, mask.n_instances)
+        place = None if mask is None else self._place(x, mask.n_instances)
         output = self.base_layer(x)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor, place=place)
         return output + update.to(output.dtype)
 
     def delta_weight(self, inference: Inference | None = None) -> Tensor:
@@ -143,6 +145,9 @@ class AdapterLinear(MaskedLayer):
 
         Raises:
             MergedError: If the layer is merged already.
+
+        `state_dict` goes on to give the original weight beside the factors, so that what it is
+        loaded into computes the same.
         """
         if self.merged:
             raise MergedError(f"layer {self.name!r} is merged already")
@@ -169,6 +174,11 @@ class AdapterLinear(MaskedLayer):
         self.base_layer.weight = weight
         self._unmerged = None
 
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        if self.merged:
+            raise MergedError(f"layer {self.name!r} is merged: unmerge before loading")
+        super()._load_from_state_dict(*given, **named)
+
     def extra_repr(self) -> str:
         """Settings for `print(model)`.
 
@@ -187,6 +197,18 @@ class AdapterLinear(MaskedLayer):
 
 def _do_nothing(module: nn.Module, inputs: tuple[object, ...]) -> None:
     pass
+
+
+def _unmerge_state(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    # The factors are in it, too: with the merged weight their update would count twice.
+    unmerged = getattr(module, "_unmerged", None)
+    key = f"{prefix}base_layer.weight"
+    if unmerged is not None and key in state:
+        kept = state[key]
+        weight = unmerged[0].to(kept.device, kept.dtype)
+        state[key] = weight if kept.requires_grad else weight.detach()
 
 
 class LoRALinear(AdapterLinear):

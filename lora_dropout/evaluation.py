@@ -1,5 +1,8 @@
 """Loss, accuracy and calibration of an adapted model on a data set."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,12 +89,23 @@ def check_data(name: str, data: Data) -> Data:
         The pair.
 
     Raises:
-        TypeError: If it is no pair with a target tensor.
+        TypeError: If it is no pair, or a part of it no tensor; the message says how to make one.
         ValueError: If it is empty or the lengths differ.
     """
-    if not (isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Tensor)):
-        raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}")
+    if not (isinstance(data, tuple) and len(data) == 2):
+        of = f" of {len(data)}" if isinstance(data, tuple) else ""
+        raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}{of}")
     inputs, targets = data
+    for place, part in enumerate(data):
+        parts = part if isinstance(part, Mapping) and place == 0 else {"": part}
+        for key, values in parts.items():
+            if not isinstance(values, Tensor):
+                where = f"{name}[{place}]" + (f"[{key!r}]" if key else "")
+                kind = f"{type(values).__module__}.{type(values).__name__}"
+                raise TypeError(
+                    f"{where}, the {'targets' if place else 'inputs'}, must be a tensor, got "
+                    f"{where}={short(values)} of type {kind}: {_remedy(values)}"
+                )
     size = batch_length(inputs, name=name)
     check_tensor(f"targets of {name}", targets)
     if targets.dim() == 0 or targets.is_complex():
@@ -99,3 +113,13 @@ def check_data(name: str, data: Data) -> Data:
     if len(targets) != size:
         raise ValueError(f"{name} must have as many targets as inputs, got {len(targets)}, {size}")
     return inputs, targets
+
+
+def _remedy(values: Any) -> str:
+    if type(values).__module__.startswith("pandas"):
+        return "torch.as_tensor(values.to_numpy()) makes one"
+    if type(values).__module__ == "numpy":
+        return "torch.from_numpy makes one"
+    if isinstance(values, list | tuple):
+        return "torch.tensor makes one of numbers, torch.stack of tensors"
+    return "torch.as_tensor makes one"

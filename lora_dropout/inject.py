@@ -3,13 +3,15 @@
 from typing import get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.checks import check_choice, check_generator, check_type
 from lora_dropout.config import Inference, LoRADropoutConfig
 from lora_dropout.masked_layer import masked_layers, need_masked_layers
 from lora_dropout.targets import saved_modules, target_layers
+
+BASE_BUFFERS = "_base_buffers"  # of an adapted model: its buffers at the time
 
 _LAYERS: dict[str, type[LoRALinear] | type[AdaLoRALinear]] = {
     "lora": LoRALinear,
@@ -56,11 +58,27 @@ def adapt(
         setattr(model.get_submodule(parent), child, made[id(layer)])
     for module in kept.values():
         module.requires_grad_(True)
+    # What training moves without a gradient, as statistics of BatchNorm, is of the adapter, too.
+    base = {name: buffer.detach().clone() for name, buffer in kept_buffers(model).items()}
+    model.__dict__[BASE_BUFFERS] = base
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             # Its nested tensors are for layers that read weights without calling the modules.
             module.use_nested_tensor = False
     return model
+
+
+def kept_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a model's `state_dict` holds.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Name -> tensor.
+    """
+    kept = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
@@ -108,6 +126,30 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """
     need_masked_layers(model)
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def check_frozen(model: nn.Module) -> None:
+    """Check that no parameter is trained which `save_adapter` would not save.
+
+    Args:
+        model: An adapted model, or a PEFT model with masks attached, whose saving is PEFT's.
+
+    Raises:
+        ValueError: If the base was unfrozen after `adapt`.
+    """
+    layers = adapters(model)
+    if not layers:
+        return
+    saved = {id(p) for layer in layers.values() for p in layer.parameters(recurse=False)}
+    for module in saved_modules(model, adapter_config(model)).values():
+        saved |= {id(parameter) for parameter in module.parameters()}
+    loose = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in saved]
+    if loose:
+        raise ValueError(
+            f"model must have its base frozen, which no adapter saves, got {loose[:4]} unfrozen"
+            f"{' among others' if len(loose) > 4 else ''}: name their modules in modules_to_save, "
+            "or requires_grad_(False)"
+        )
 
 
 def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:

@@ -211,7 +211,7 @@ def mean_factor(law: LawName, dropout: float) -> float:
         The factor, in [0, 1].
     """
     check_choice("law", law, LAWS)
-    return float(mask_law(law).mean(dropout=check_probability("dropout", dropout)))
+    return float(mask_law(law).unchecked_mean(check_probability("dropout", dropout)))
 
 
 def draw_layer_masks(

@@ -13,7 +13,7 @@ import torch
 
 from lora_dropout.checks import check_count
 
-Purpose = Literal["training", "evaluation", "retraining"]
+Purpose = Literal["training", "evaluation", "retraining", "model"]
 
 _WORDS = 624  # of 32 bits, each in 8 bytes of the state
 _HEADER = 24  # seed, words left, whether seeded, next word

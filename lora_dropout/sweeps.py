@@ -4,13 +4,13 @@ One JSON file a cell, with its settings, written whole or not at all. The driver
 calls `run_cells`) keeps every result as it arrives, so that workers need no common disk.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 import lora_dropout
@@ -25,17 +25,23 @@ from lora_dropout.checks import (
 )
 from lora_dropout.engines import ENGINES, Engine, Failure
 from lora_dropout.files import atomic_path, json_digest, remove_orphans
+from lora_dropout.identity import files_digest, package_digest
 
 Cell = Mapping[str, Any]
 
 _MISSING = object()
 
 
+class DamagedError(ValueError):
+    """A result on disk is not what was written."""
+
+
 class Store:
     """Results by the settings that made them.
 
-    A cell's key covers its settings, the source of `lora_dropout` and the files of `code`, so that
-    a result never outlives the code that made it.
+    A cell's key covers its settings, the source of `lora_dropout`, torch's version and the files of
+    `code`, so that a result never outlives the code that made it. What else decides it, such as
+    data that a function holds, must be among the settings.
 
     Args:
         folder: Where the files are.
@@ -45,7 +51,8 @@ class Store:
     def __init__(self, folder: str | Path, *, code: Sequence[str | Path] = ()) -> None:
         self.folder = check_path("folder", folder)
         code = check_sequence("code", code, (str, Path))
-        self._code = [package_digest(), _digest([Path(file) for file in code])]
+        own = files_digest([Path(file) for file in code])
+        self._code = [package_digest(), own, str(torch.__version__)]
 
     def path(self, cell: Cell) -> Path:
         """Where a cell's result is.
@@ -70,7 +77,8 @@ class Store:
             The value as JSON gives it back, or `default`.
 
         Raises:
-            ValueError: If the file is damaged.
+            DamagedError: If the file is damaged.
+            ValueError: The same: it is one.
         """
         path = self.path(cell)
         if not path.is_file():
@@ -79,9 +87,11 @@ class Store:
             content = json.loads(path.read_text())
             if content["digest"] != json_digest(content["value"]):
                 raise ValueError("the value is not that of its digest")
+            if json_digest(content["cell"]) != json_digest(cell):
+                raise ValueError("the cell in it is another one")
             return content["value"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+            raise DamagedError(
                 f"{path} is damaged, remove it to compute it again: {error}"
             ) from error
 
@@ -154,7 +164,9 @@ def run_cells(
             f"with engine={engine!r}"
         )
     store.remove_stale()
-    unfinished = {store.path(c): c for c in cells if store.get(c, _MISSING) is _MISSING}
+    # Kept here, too: a folder that is removed meanwhile takes nothing away.
+    values = {store.path(cell): store.get(cell, _MISSING) for cell in cells}
+    unfinished = {store.path(c): c for c in cells if values[store.path(c)] is _MISSING}
     missing, failures = list(unfinished.values()), []
     done = len(cells) - len(missing)
     with tqdm(total=len(cells), initial=done, desc=title, unit="run") as bar:
@@ -164,6 +176,7 @@ def run_cells(
             if not isinstance(value, Failure):
                 try:
                     store.put(missing[index], value)
+                    values[store.path(missing[index])] = json.loads(json.dumps(value))
                 except (TypeError, ValueError) as error:
                     value = Failure.of(error)
             if isinstance(value, Failure):
@@ -172,7 +185,7 @@ def run_cells(
             bar.update()
     if failures:
         _raise(missing, failures)
-    return [store.get(cell) for cell in cells]
+    return [values[store.path(cell)] for cell in cells]
 
 
 class _Task:
@@ -203,20 +216,3 @@ def _raise(cells: Sequence[Cell], failures: Sequence[tuple[int, Failure]]) -> No
 
 def _package() -> Path:
     return Path(lora_dropout.__file__).parent
-
-
-@functools.cache  # what this process runs, whatever happens to the files meanwhile
-def package_digest() -> str:
-    """A digest of the source of `lora_dropout`.
-
-    Returns:
-        Hexadecimal digest.
-    """
-    return _digest(sorted(_package().rglob("*.py")))
-
-
-def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()

@@ -1,8 +1,8 @@
 """`fit`: train the adapters of a model, with history, checkpoints and exact resumption."""
 
 import math
-from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,23 @@ from tqdm import tqdm
 from lora_dropout.batching import Inputs, LossFn, map_inputs, model_device
 from lora_dropout.budget import RankAllocator, orthogonality_penalty
 from lora_dropout.checkpoint import (
+    check_state,
+    damage,
     fingerprint,
     load_checkpoint,
-    model_fingerprint,
+    run_identity,
     save_checkpoint,
 )
 from lora_dropout.checks import check_callable, check_device, check_path, check_type
 from lora_dropout.config import MaskConfig
 from lora_dropout.evaluation import Data, check_data, evaluate
 from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import trainable_parameters
+from lora_dropout.inject import check_frozen, trainable_parameters
 from lora_dropout.masked_layer import need_masked_layers
 from lora_dropout.model_masks import sample_masks
 from lora_dropout.objective import instance_losses
 from lora_dropout.regularization import SparsityPenalty
-from lora_dropout.seeds import derived_generator
+from lora_dropout.seeds import derived_generator, derived_seed
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,19 @@ def fit(
             "model must have no trainable AdaLoRA adapter of PEFT, whose ranks would not fall "
             "here: train it by LoRADropoutTrainer, or use adapter='adalora' and rank_budget"
         )
+    check_frozen(model)
     run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
-    if checkpoint_folder is not None:
-        state = load_checkpoint(checkpoint_folder, settings=run.settings)
+    with own_random_numbers(config.seed, run.device):
+        return _train(run, checkpoint_folder, progress=progress)
+
+
+def _train(run: "_Run", folder: Path | None, *, progress: bool) -> FitResult:
+    config = run.config
+    settings = {} if folder is None else run.settings()
+    if folder is not None:
+        state = load_checkpoint(folder, settings=settings)
         if state is not None:
-            run.restore(state)
+            run.restore(state, folder)
     if not run.history:
         run.record()
     bar = tqdm(
@@ -119,9 +129,29 @@ def fit(
             bar.update()
             bar.set_postfix({k: f"{run.history[-1][k]:.3g}" for k in run.shown})
             last = run.epoch == config.epochs or run.stopped
-            if checkpoint_folder is not None and (last or run.epoch % config.checkpoint_every == 0):
-                save_checkpoint(checkpoint_folder, run.state())
+            if folder is not None and (last or run.epoch % config.checkpoint_every == 0):
+                save_checkpoint(folder, {"settings": settings, **run.state()})
     return run.finish()
+
+
+@contextmanager
+def own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Let a model's own random numbers, as of `nn.Dropout`, be those of a run's seed.
+
+    Args:
+        seed: Of the run.
+        device: Where it runs.
+
+    Yields:
+        Nothing; torch's global generators are as before afterwards.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.set_rng_state(derived_generator(seed, "model").get_state())
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derived_seed(seed, "model"))
+        yield
 
 
 @dataclass
@@ -146,14 +176,7 @@ class _Run:
         self.model.to(self.device)
         model_device(self.model)
         self.parameters = trainable_parameters(self.model)
-        self.settings = {
-            **asdict(config),
-            "adapter": asdict(self._mask_config()),
-            "base": model_fingerprint(self.model),
-            "train": fingerprint(self.train),
-            "held_out": None if self.held_out is None else fingerprint(self.held_out),
-            "parameters": {name: list(p.shape) for name, p in self.parameters.items()},
-        }
+        self.buffers = dict(self.model.named_buffers())
         self.inputs, self.targets = self._move(self.train)
         self.generator = derived_generator(config.seed, "training")
         self.optimizer = torch.optim.AdamW(
@@ -164,7 +187,6 @@ class _Run:
         )
         steps_per_epoch = math.ceil(len(self.targets) / config.batch_size)
         self.total_steps = steps_per_epoch * config.epochs
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_at)
         adapter = self._mask_config()
         # Identical instances: one of them is the whole sum.
         masked = adapter.mask != "none" and adapter.dropout > 0
@@ -181,6 +203,15 @@ class _Run:
             SparsityPenalty(self.model, config.regularization) if config.regularization else None
         )
         self.shown = ["train_loss"] + (["held_out_loss"] if self.held_out is not None else [])
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **asdict(self.config),
+            "adapter": asdict(self._mask_config()),
+            "train": fingerprint(self.train),
+            "held_out": None if self.held_out is None else fingerprint(self.held_out),
+            **run_identity(self.model, self.parameters, self.loss_fn, self.device),
+        }
 
     def _mask_config(self) -> MaskConfig:
         return next(iter(need_masked_layers(self.model).values())).config
@@ -238,8 +269,9 @@ class _Run:
             # By name: the order of a sum, here of squares, decides its last bits.
             by_name = [self.parameters[name] for name in sorted(self.parameters)]
             nn.utils.clip_grad_norm_(by_name, config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * self._rate_at(self.step)
         self.optimizer.step()
-        self.schedule.step()
         self.step += 1
         if self.allocator:
             self.allocator.prune(self.step)
@@ -272,7 +304,7 @@ class _Run:
         if not losses or loss < min(losses):
             self.best_epoch = self.epoch
             if self.config.patience is not None:
-                self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
+                self.best = {k: t.detach().clone() for k, t in self._weights().items()}
         elif self.config.patience is not None and self.best_epoch is not None:
             self.stopped = self.epoch - self.best_epoch >= self.config.patience
 
@@ -288,23 +320,24 @@ class _Run:
 
     def finish(self) -> FitResult:
         if self.best:
-            self._load_parameters(self.best)
+            self._load_weights(self.best)
         self.model.eval()
         return FitResult(self.history, self.best_epoch, self.stopped)
 
     def state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
         return {
-            "settings": self.settings,
             "epoch": self.epoch,
-            "step": self.step,
             "stopped": self.stopped,
             "best_epoch": self.best_epoch,
             "best": self.best,
             "history": self.history,
-            "parameters": {k: p.detach() for k, p in self.parameters.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "weights": {k: t.detach() for k, t in self._weights().items()},
+            "moments": {
+                # Those of a parameter that no loss depends on are what they would begin as.
+                name: dict(self.optimizer.state.get(p) or _no_moments(p))
+                for name, p in self.parameters.items()
+            },
             "generator": self.generator.get_state(),
             "global_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
@@ -312,31 +345,90 @@ class _Run:
             "start": self.penalty.start if self.penalty else None,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.epoch, self.step, self.stopped = state["epoch"], state["step"], state["stopped"]
+    def restore(self, state: Mapping[str, Any], folder: Path) -> None:
+        self._check(state, folder)
+        self.epoch, self.stopped = state["epoch"], state["stopped"]
+        self.step = self.epoch * (self.total_steps // self.config.epochs)
         self.best_epoch, self.history = state["best_epoch"], state["history"]
         self.best = {k: t.to(self.device) for k, t in state["best"].items()}
-        self._load_parameters(state["parameters"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["global_rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self._load_weights(state["weights"])
+        for name, moments in state["moments"].items():
+            # The step count stays on the CPU unless the fused optimiser keeps it beside the rest.
+            self.optimizer.state[self.parameters[name]] = {
+                k: t.to(self.device) for k, t in moments.items()
+            }
+        try:
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["global_rng"])
+            if state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        except RuntimeError as error:
+            raise ValueError(damage(folder, f"no state of a generator: {error}")) from error
         if self.penalty:
             weight = self.config.regularization
             self.penalty = SparsityPenalty(self.model, weight, state["start"])
-        if self.allocator and state["allocator"] is not None:
+        if self.allocator:
             moved = {
                 group: {k: t.to(self.device) for k, t in tensors.items()}
                 for group, tensors in state["allocator"].items()
             }
             self.allocator.load_state_dict(moved)
 
-    def _load_parameters(self, values: Mapping[str, Tensor]) -> None:
+    def _check(self, state: Mapping[str, Any], folder: Path) -> None:
+        # The fresh run's state is the pattern of any, but for what grows while it runs.
+        like = self.state()
+        like["settings"] = state["settings"]
+
+        def given(key: str, kind: type) -> Any:
+            value = state.get(key)
+            if key in state and not isinstance(value, kind):
+                got = type(value).__name__
+                raise ValueError(damage(folder, f"{key} must be {kind.__name__}, got {got}"))
+            return value or kind()
+
+        if given("best", dict):
+            like["best"] = like["weights"]
+        epochs = list(range(0, self.config.epochs + 1))
+        recorded = []
+        for record in given("history", list):
+            if (
+                not isinstance(record, dict)
+                or not {*self._keys(), "epoch", "step"} <= record.keys()
+            ):
+                raise ValueError(damage(folder, "history must hold records of evaluations"))
+            if not all(type(number) in (int, float) for number in record.values()):
+                raise ValueError(damage(folder, "history must hold numbers"))
+            recorded.append(record["epoch"])
+        if recorded != sorted(set(recorded)) or recorded[:1] != [0] or recorded[-1] not in epochs:
+            raise ValueError(damage(folder, f"history must begin with epoch 0, got {recorded}"))
+        like["history"] = state["history"]
+        chosen = state.get("best_epoch")
+        if self.held_out is not None and chosen in recorded and type(chosen) is int:
+            like["best_epoch"] = chosen
+        if self.allocator:
+            scores = {name: values > 0 for name, values in self.allocator.scores().items()}
+            done = given("epoch", int) * (self.total_steps // self.config.epochs)
+            final = done >= self.total_steps - self.allocator.budget.final_steps
+            like["allocator"] = {**like["allocator"], "kept": scores if final else {}}
+        # Buffers may hold infinities, as attention masks do.
+        buffers = (f"{group}.{name}" for group in ("weights", "best") for name in self.buffers)
+        check_state(folder, state, like, infinite=tuple(buffers))
+        if not recorded[-1] <= state["epoch"] or state["epoch"] not in epochs[1:]:
+            raise ValueError(
+                damage(folder, f"epoch must be in 1 to {epochs[-1]}, got {state['epoch']}")
+            )
+
+    def _keys(self) -> list[str]:
+        return self.shown + (["gap"] if self.held_out is not None else [])
+
+    def _weights(self) -> dict[str, Tensor]:
+        # Training moves the buffers, too: statistics of BatchNorm, say.
+        return {**self.parameters, **self.buffers}
+
+    def _load_weights(self, values: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(values[name])
+            for name, tensor in self._weights().items():
+                tensor.copy_(values[name])
 
     def _move(self, data: Data) -> tuple[Inputs, Tensor]:
         inputs, targets = data
@@ -344,6 +436,12 @@ class _Run:
 
     def _rate_at(self, step: int) -> float:
         return self.config.rate_factor(step, total_steps=self.total_steps)
+
+
+def _no_moments(parameter: Tensor) -> dict[str, Tensor]:
+    zeros = torch.zeros_like(parameter, requires_grad=False)
+    step = torch.zeros((), device=parameter.device if parameter.is_cuda else "cpu")
+    return {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

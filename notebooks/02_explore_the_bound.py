@@ -18,9 +18,8 @@
 
 # %%
 import numpy as np
-from interactive import BLUE, GREEN, GREY, ORANGE, RED, explore, use_style
+from interactive import BLUE, GREEN, GREY, ORANGE, RED, explore, new_figure, use_style
 from ipywidgets import FloatLogSlider, FloatSlider
-from matplotlib import pyplot as plt
 
 from lora_bounds import compare_bounds, least_delta, theorem_4_4
 
@@ -55,7 +54,7 @@ assert not rows[0].result.vacuous and rows[0].nonvacuous_from == 210
 
 # %%
 def picture(n, p, regularization, lipschitz, curvature, delta, C):
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axis = new_figure(size=(7, 4))
     sizes = np.unique(np.logspace(1, 6, 25).astype(int))
     settings = {"delta": delta, "dropout": p, "lipschitz": lipschitz, "curvature": curvature,
                 "regularization": regularization, "loss_range": C, "empirical_risk": 0.1 * C}

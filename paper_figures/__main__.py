@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_dropout.engines import ENGINES
+from lora_dropout.sweeps import DamagedError
 from paper_figures.figure import Context, Missing, Training, render
 from paper_figures.index import write_index
 from paper_figures.registry import figures
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(names: Sequence[str], context: Context) -> int:
-    known, missing = figures(), {}
+    known, missing, status = figures(), {}, 0
     try:
         for name in names:
             if context.profile not in known[name].profiles:
@@ -66,11 +67,18 @@ def _run(names: Sequence[str], context: Context) -> int:
             except Missing as reason:
                 missing[name] = str(reason)
                 print(f"{name}: skipped: {reason}", file=sys.stderr)
+            except (DamagedError, OSError) as reason:  # the other figures are not to suffer
+                missing[name], status = str(reason), 1
+                print(f"{name}: not drawn: {reason}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130
-    print(f"report: {write_index(known, context.out, missing=missing)}")
-    return 0
+    try:
+        print(f"report: {write_index(known, context.out, missing=missing)}")
+    except OSError as error:
+        print(f"paper_figures: no report: {error}", file=sys.stderr)
+        return 2
+    return status
 
 
 def _replay(options: argparse.Namespace) -> int:

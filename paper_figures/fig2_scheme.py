@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
+from lora_bounds import drop_probability
 from lora_dropout import LoRADropoutConfig, adapt, sample_masks
 from paper_figures.figure import Context, Drawing, PaperFigure
 from paper_figures.style import BLUE, ORANGE
@@ -51,7 +52,7 @@ def draw(context: Context) -> Drawing:
     ):
         axis.set_title(title)
     share = 1 - np.mean([row["kept"] for row in rows])
-    q = 2 * RATE - RATE**2
+    q = float(drop_probability(dropout=RATE))
     return Drawing(
         figure=figure,
         rows=rows,

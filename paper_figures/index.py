@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lora_dropout.checks import short
 from lora_dropout.files import atomic_path
 from paper_figures.figure import PaperFigure
 
@@ -39,11 +40,14 @@ def write_index(
     Returns:
         The file.
     """
-    described = {
-        name: json.loads((out / f"{name}.json").read_text())
-        for name in figures
-        if (out / f"{name}.json").is_file() and name not in missing
-    }
+    described, missing = {}, dict(missing)
+    for name in figures:
+        file = out / f"{name}.json"
+        if file.exists() and name not in missing:
+            try:
+                described[name] = _description(file)
+            except (OSError, ValueError, RecursionError) as error:
+                missing[name] = f"{file} is damaged or old, draw it again: {short(str(error))}"
     sections = []
     for name, figure in figures.items():
         if name in described:
@@ -69,13 +73,24 @@ def write_index(
     return target
 
 
+def _description(file: Path) -> dict[str, Any]:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for field in ("title", "verdict", "caption"):
+        if not (isinstance(content, dict) and isinstance(content.get(field), str)):
+            raise ValueError(f"no {field} in it")
+    return dict(content)
+
+
 def _section(name: str, described: Mapping[str, Any], out: Path) -> str:
     links = [f'<a href="{name}.{end}">{end.upper()}</a>' for end in ("pdf", "csv", "json")]
     table, file = "", out / f"{name}_table.csv"
     if file.is_file():
-        with open(file, newline="") as lines:
-            rows = [{k: escape(_short(v)) for k, v in row.items()} for row in csv.DictReader(lines)]
-        table = _table(rows)
+        try:
+            with open(file, newline="", encoding="utf-8") as lines:
+                read = [{str(k): str(v) for k, v in row.items()} for row in csv.DictReader(lines)]
+            table = _table([{escape(k): escape(_short(v)) for k, v in row.items()} for row in read])
+        except (OSError, ValueError, csv.Error) as error:
+            table = f"<p class=missing>{escape(f'{file} is damaged: {error}')}</p>"
         links.append(f'<a href="{file.name}">table</a>')
     return (
         f"<h2 id={name}>{escape(described['title'])}</h2>\n<figure>\n"

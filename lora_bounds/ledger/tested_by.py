@@ -201,6 +201,7 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     ),
     "Digits, gap over p": (_MEASURED,),
     "Digits, gap over p, corrupted labels": (_MEASURED,),
+    "Digits, gap with and without dropout": (_MEASURED,),
     "Digits, training loss over p": (_MEASURED,),
     "Digits, test loss over p": (_MEASURED,),
     "Digits, test loss over p, corrupted labels": (_MEASURED,),

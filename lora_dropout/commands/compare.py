@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lora_dropout.commands import paths
 from lora_dropout.commands.options import add_options, read_settings
 from lora_dropout.commands.replaying import add_replay, read_recorded, recorded_settings
 from lora_dropout.commands.settings import CompareSettings
@@ -89,6 +90,9 @@ def _compare(settings: CompareSettings) -> str | None:
     from lora_dropout.commands.compare_runs import check_runs, make_cell, run_cell
     from lora_dropout.sweeps import Store, run_cells
 
+    names = (f"compare.{end}" for end in ("json", "csv", "md"))
+    paths.check_new_folder("--output", settings.output, *names)
+    paths.check_new_folder("--output", settings.output / "runs")
     inputs = check_runs(settings)
     store = Store(settings.output / "runs")
 

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     run_record = saved_run(arguments.folder)
     trained_on = run_record["settings"]
     target = settings.json or arguments.folder / "evaluation.json"
+    paths.check_new_file("--json", target)
     paths.check_not_of_run("--json", target, arguments.folder)
     if settings.data is None and trained_on["data"] and settings.task in (None, trained_on["task"]):
         # A path in a downloaded file is not followed.

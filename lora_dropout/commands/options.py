@@ -103,8 +103,15 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise FileNotFoundError(f"--config: there is no file {path}")
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        # Of two equal keys YAML takes the last; here only nodes are made, no values.
+        node = yaml.compose(text, yaml.SafeLoader)
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            raise ValueError(f"the key {short(twice[0])} is there twice")
     except Exception as error:  # YAML: KeyError for "!!bool x", RecursionError for "[[[...", ...
         raise ValueError(f"--config: {path} is no YAML: {str(error)[:500]}") from error
     if content is None:
@@ -126,12 +133,14 @@ def checked_values(cls: type, content: Mapping[Any, Any], *, source: str) -> dic
         Name of a field -> value of its type.
 
     Raises:
-        ValueError: If a key is unknown or a value of another kind.
+        ValueError: If a key is unknown or there twice, or a value of another kind.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints, values = get_type_hints(cls), {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
+        if name in values:
+            raise ValueError(f"{source}: {flag_of(name)} is there twice")
         if name not in fields:
             close = get_close_matches(name, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
+# What `train` writes into its folder.
+OF_RUN = (
+    *("run.json", "started.json", "README.md", _ADAPTER, "adapter_model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+)
 
 
 def check_model(flag: str, name: str) -> None:
@@ -62,15 +67,17 @@ def check_file(flag: str, path: Path) -> None:
         raise FileNotFoundError(f"{flag}: there is no file {path}")
 
 
-def check_new_folder(flag: str, path: Path) -> None:
+def check_new_folder(flag: str, path: Path, *names: str) -> None:
     """Refuse a folder that could not be written to.
 
     Args:
         flag: For the message.
         path: Need not be there.
+        *names: Of files that will be written into it.
 
     Raises:
         NotADirectoryError: If it is a file, or would lie in one.
+        IsADirectoryError: If one of the names is taken by a folder.
         PermissionError: If it, or what it would be made in, is not writable.
     """
     place = path
@@ -81,6 +88,9 @@ def check_new_folder(flag: str, path: Path) -> None:
         raise NotADirectoryError(f"{flag}: {path}{inside} is a file, not a folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(f"{flag}: {place} is not writable")
+    for name in names:
+        if (path / name).is_dir():
+            raise IsADirectoryError(f"{flag}: {path / name} is a folder, where a file is written")
 
 
 def check_new_file(flag: str, path: Path) -> None:
@@ -113,14 +123,6 @@ def check_not_of_run(flag: str, path: Path, folder: Path) -> None:
     Raises:
         ValueError: If the run holds such a file, other than an earlier `evaluation.json`.
     """
-    of_run = path.parent.resolve() == folder.resolve() and path.name in _OF_RUN
+    of_run = path.parent.resolve() == folder.resolve() and path.name in OF_RUN
     if of_run and path.exists():
         raise ValueError(f"{flag}: {path} belongs to the run: name another file")
-
-
-_OF_RUN = frozenset(
-    {
-        *("run.json", "started.json", "README.md", _ADAPTER, "adapter_model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
-    }
-)

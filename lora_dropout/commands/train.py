@@ -105,7 +105,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    from lora_dropout.commands import models
+    from lora_dropout.commands import models, paths
     from lora_dropout.commands.card import write_run
     from lora_dropout.commands.data import draw, load_run
     from lora_dropout.commands.identity import begin, check_started, model_identity, rows_identity
@@ -115,6 +115,7 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     from lora_dropout.config import MaskConfig
     from lora_dropout.tasks.catalogue import find_task
 
+    paths.check_new_folder("--output", settings.output, *paths.OF_RUN)
     check_output(settings.output)
     _check_unfinished(settings)
     checkpoint = get_last_checkpoint(str(settings.output)) if settings.output.is_dir() else None

@@ -9,7 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
@@ -105,15 +108,15 @@ def whole_modules(
 
 
 def linear_layers(model: nn.Module, whole: Sequence[str]) -> list[str]:
-    """What `all-linear` stands for; a warning tells of stacked weights that are no layers.
+    """What `all-linear` stands for; a warning tells of weights that are no such layers.
 
     Args:
         model: Of `transformers`, without an adapter.
         whole: Modules that are trained whole.
 
     Returns:
-        Names of the linear layers, in the order of the model, without those in `whole` and without
-        a language model's last one.
+        Names of the linear layers, in the order of the model, without those in `whole`, without a
+        language model's last one, and without those that PEFT takes for a mixture's experts.
 
     Raises:
         ValueError: If there is none.
@@ -124,7 +127,11 @@ def linear_layers(model: nn.Module, whole: Sequence[str]) -> list[str]:
         for name, module in model.named_modules()
         if module is not last and not any(_inside(name, outer) for outer in whole)
     }
-    layers = [name for name, module in frozen.items() if isinstance(module, (nn.Linear, Conv1D))]
+    linear = [name for name, module in frozen.items() if _is_linear(module)]
+    # PEFT takes some names for those of experts in older files, here and when it loads an adapter.
+    probe = LoraConfig(target_modules=linear)
+    convert_peft_config_for_transformers(probe, model, None)
+    layers = [name for name in linear if name in (probe.target_modules or ())]
     if not layers:
         raise ValueError(
             f"--target-modules: all-linear finds no torch.nn.Linear in {type(model).__name__}"
@@ -136,21 +143,36 @@ def linear_layers(model: nn.Module, whole: Sequence[str]) -> list[str]:
         for key, parameter in module.named_parameters(recurse=False)
         if parameter.dim() > 2
     ]
-    if stacked:
-        shown = ", ".join(stacked[:2]) + (", ..." if len(stacked) > 2 else "")
+    left = stacked + [name for name in linear if name not in layers]
+    if left:
+        shown = ", ".join(left[:2]) + (", ..." if len(left) > 2 else "")
         warnings.warn(
             f"all-linear adapts {len(layers)} linear layers; weights that are stacked in bare "
-            f"parameters stay as they are: {shown}",
+            f"parameters, or named as experts, stay as they are: {shown}",
             DataWarning,
             stacklevel=2,
         )
     return layers
 
 
+@torch.no_grad()
+def _is_linear(module: nn.Module) -> bool:
+    if not isinstance(module, (nn.Linear, Conv1D)):
+        return False
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    # Falcon's is a product all the same; a mixture's router may return more than that.
+    width = module.in_features if isinstance(module, nn.Linear) else module.nx
+    try:
+        return isinstance(module(module.weight.new_zeros(1, width)), Tensor)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
 def _check_head_only(model: nn.Module, drawn: Sequence[str]) -> None:
     backbone = _backbone(model)
     modules = dict(model.named_modules())
-    words = getattr(model, "get_input_embeddings", lambda: None)()
+    words = _words(model)
     for name in drawn:
         above = [name[:i] for i, letter in enumerate(name) if letter == "."]
         if (
@@ -167,6 +189,13 @@ def _check_head_only(model: nn.Module, drawn: Sequence[str]) -> None:
                 f" ({len(drawn)} modules are without): are they whole, and of this architecture? "
                 "--modules-to-save trains and saves what it names"
             )
+
+
+def _words(model: nn.Module) -> Any:
+    try:
+        return getattr(model, "get_input_embeddings", lambda: None)()
+    except NotImplementedError:  # CANINE reads characters
+        return None
 
 
 def _heads(model: nn.Module) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lora_dropout.experiments.digits_setup import (
     adapted_base,
+    crossed_table,
     measure_runs,
     population,
     sample,
@@ -14,7 +15,7 @@ from lora_dropout.experiments.digits_setup import (
 from lora_dropout.replicas import Replica
 
 QUESTION = (
-    "Digits transformer, LoRA Dropout at p from 0 to 0.7: how do gap, training loss and test loss "
+    "Digits transformer, LoRA Dropout at p from 0 to 0.75: how do gap, training loss and test loss "
     "change with p, with true labels and with corrupted ones?"
 )
 
@@ -24,20 +25,20 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        rates: Dropout rates p.
+        rates: Dropout rates p, evenly spaced.
         label_noise: Shares of corrupted labels, in training and test alike.
         seeds: Number of runs a rate; a seed fixes sample, initial factors, data order and masks,
-            for all rates alike.
+            for all rates alike. As many as the pool has samples without a common example.
         n: Training examples.
         steps: Optimiser steps.
         n_instances: Mask draws N a step.
         pretrain_epochs: Length of the pretraining.
     """
 
-    rates: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    rates: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
     label_noise: tuple[float, ...] = (0.0, 0.4)
-    seeds: int = 20
-    n: int = 64
+    seeds: int = 18
+    n: int = 32
     steps: int = 120
     n_instances: int = 4
     pretrain_epochs: int = 40
@@ -52,7 +53,8 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
 
     Returns:
         `train_loss`, `test_loss`, `test_accuracy` by inference (`mean`, `ensemble`), each of shape
-        (label_noise, seeds, rates).
+        (label_noise, seeds, rates); of the test's figures also the `_covariance` over examples, of
+        shape (label_noise, rates, rates); and `test_examples`, their number.
     """
     model = adapted_base(dropout=0.5, pretrain_epochs=settings.pretrain_epochs)
     config = settings_for(steps=settings.steps, n=settings.n, n_instances=settings.n_instances)
@@ -64,7 +66,9 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
                 seed=seed,
                 init_seed=seed,
                 dropout=rate,
-                examples=sample(settings.n, seed=seed, population_size=len(pool[1])),
+                examples=sample(
+                    settings.n, run=seed, block=settings.n, population_size=len(pool[1])
+                ),
             )
             for seed in range(settings.seeds)
             for rate in settings.rates
@@ -72,7 +76,12 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
         found = measure_runs(
             model, pool, test, replicas, config=config, folder=folder / f"noise-{share}"
         )
+        shape = (settings.seeds, len(settings.rates))
         for name, column in found.items():
-            table = column.reshape(settings.seeds, len(settings.rates))
-            values.setdefault(name, []).append(table.tolist())
+            one = column.reshape(*shape, *column.shape[1:])
+            by_example = name.startswith("test")
+            summed = crossed_table(name, one) if by_example else {name: one.tolist()}
+            for key, table in summed.items():
+                values.setdefault(key, []).append(table)
+        values["test_examples"] = len(test[1])
     return values

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,9 +16,12 @@ from lora_dropout.evaluation import Data
 from lora_dropout.fit_config import FitConfig
 from lora_dropout.inject import adapt
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.seeds import derived_seed
 from lora_dropout.tasks.digits import digits_pool, pretrain_digits
 
 RANK, ALPHA, BATCH, LEARNING_RATE = 8, 16.0, 32, 0.01
+
+Array = NDArray[np.float64]
 
 
 def adapted_base(*, dropout: float, pretrain_epochs: int) -> nn.Module:
@@ -57,19 +62,31 @@ def population(*, label_noise: float) -> tuple[Data, Data]:
     return parts[0], parts[1]
 
 
-def sample(size: int, *, seed: int, population_size: int) -> tuple[int, ...]:
-    """Draw a training set.
+def sample(size: int, *, run: int, block: int, population_size: int) -> tuple[int, ...]:
+    """Draw a run's training set: samples of different runs have no example in common.
+
+    Runs are then independent draws from what the pool itself was drawn from. Samples that overlap
+    share the pool's luck, which no scatter between runs shows.
 
     Args:
-        size: Number of examples.
-        seed: Seed of the draw; smaller sets are the beginnings of larger ones.
+        size: Number of examples, at most `block`; a run's smaller sets lie in its larger ones.
+        run: Which run.
+        block: Examples set apart for each run.
         population_size: Size of the pool.
 
     Returns:
         Indices, all different.
+
+    Raises:
+        ValueError: If the pool has no block for the run, or the block is too small.
     """
-    order = np.random.default_rng(seed).permutation(population_size)
-    return tuple(int(i) for i in order[:size])
+    if size > block or (run + 1) * block > population_size:
+        raise ValueError(
+            f"size must be at most block and the pool of {population_size} hold run + 1 blocks, "
+            f"got size={size}, block={block}, run={run}"
+        )
+    order = np.random.default_rng(0).permutation(population_size)
+    return tuple(int(i) for i in order[run * block : run * block + size])
 
 
 def settings_for(*, steps: int, n: int, n_instances: int) -> FitConfig:
@@ -121,6 +138,19 @@ def means_over(values: Tensor, samples: Sequence[tuple[int, ...]]) -> Tensor:
     return torch.stack(rows)
 
 
+def evaluation_seeds(replicas: Sequence[Replica], *, place: int = 0) -> list[int]:
+    """Choose the seeds of the runs' evaluation masks: those of no training, each run's own.
+
+    Args:
+        replicas: The runs, of seeds below 1000.
+        place: Which evaluation: each has seeds of its own.
+
+    Returns:
+        One for each; runs of one seed share theirs, whatever their rates.
+    """
+    return [derived_seed(1000 * place + replica.seed, "evaluation") for replica in replicas]
+
+
 def measure_runs(
     model: nn.Module,
     pool: Data,
@@ -130,21 +160,21 @@ def measure_runs(
     config: FitConfig,
     folder: Path,
     ensemble_size: int = 4,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """Train replicas on samples of a pool; measure them on their samples and on the test set.
 
     Args:
         model: The adapted base.
         pool: What the samples are drawn from.
-        test: Test set.
-        replicas: The runs, each with its `examples`.
+        test: Test set of m examples.
+        replicas: The K runs, each with its `examples`.
         config: Training settings.
         folder: Where unfinished runs are kept.
-        ensemble_size: N of the ensemble.
+        ensemble_size: N of the ensemble, whose masks a run draws by its own seed.
 
     Returns:
-        `train_loss_mean`, `test_loss_mean`, `test_accuracy_mean` and the same with `_ensemble`;
-        each of shape (K,).
+        `train_loss_mean`, of shape (K,), and `test_loss_mean`, `test_accuracy_mean` of each test
+        example, of shape (K, m); and the same with `_ensemble`.
 
     Raises:
         FloatingPointError: If a run diverged.
@@ -155,17 +185,39 @@ def measure_runs(
             f"every run must end finite, diverged (at step): {trained.diverged}"
         )
     samples = [replica.examples or () for replica in replicas]
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Array] = {}
     modes: tuple[Prediction, ...] = ("mean", "ensemble")
     for mode in modes:
         seen = [
             trained.outputs(
-                model, inputs, inference=mode, n_instances=ensemble_size, average="probabilities"
+                model,
+                inputs,
+                inference=mode,
+                n_instances=ensemble_size,
+                seed=evaluation_seeds(replicas),
+                average="probabilities",
             )
             for inputs, _ in (pool, test)
         ]
         found[f"train_loss_{mode}"] = means_over(losses(seen[0], pool[1]), samples).numpy()
-        found[f"test_loss_{mode}"] = losses(seen[1], test[1]).double().mean(dim=1).numpy()
-        hits = seen[1].argmax(dim=-1) == test[1]
-        found[f"test_accuracy_{mode}"] = hits.double().mean(dim=1).numpy()
+        found[f"test_loss_{mode}"] = losses(seen[1], test[1]).double().numpy()
+        found[f"test_accuracy_{mode}"] = (seen[1].argmax(dim=-1) == test[1]).double().numpy()
     return found
+
+
+def crossed_table(name: str, values: Array) -> dict[str, Any]:
+    """Sum up what each of K settings measured on each test example, over runs and over examples.
+
+    Both are random, and the same examples meet every run: an interval for other runs *and* other
+    examples needs the scatter of either (`lora_bounds.effects.crossed`).
+
+    Args:
+        name: What was measured.
+        values: Of each run in each setting on each test example, shape (runs, K, m).
+
+    Returns:
+        `name`, means over the examples, of shape (runs, K); `name_covariance`, the covariance over
+        the examples of the means over the runs, of shape (K, K).
+    """
+    covariance = np.atleast_2d(np.cov(values.mean(axis=0)))
+    return {name: values.mean(axis=2).tolist(), f"{name}_covariance": covariance.tolist()}

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_dropout.experiments.digits_setup import (
     adapted_base,
+    crossed_table,
     measure_runs,
     population,
     sample,
@@ -23,15 +26,16 @@ class Settings:
     Attributes:
         sizes: Numbers n of training examples; a seed's smaller sets lie in its larger ones.
         rates: Dropout rates p.
-        seeds: Number of runs a size and rate.
+        seeds: Number of runs a size and rate; as many as the pool has samples of the largest size
+            without a common example.
         steps: Optimiser steps, about the same for all sizes.
         n_instances: Mask draws N a step.
         pretrain_epochs: Length of the pretraining.
     """
 
-    sizes: tuple[int, ...] = (32, 64, 128, 256)
+    sizes: tuple[int, ...] = (8, 16, 32, 64)
     rates: tuple[float, ...] = (0.0, 0.5)
-    seeds: int = 20
+    seeds: int = 9
     steps: int = 120
     n_instances: int = 4
     pretrain_epochs: int = 40
@@ -46,18 +50,20 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
 
     Returns:
         `train_loss`, `test_loss`, `test_accuracy` by inference (`mean`, `ensemble`), each of shape
-        (rates, seeds, sizes).
+        (rates, seeds, sizes); of the test's figures also the `_covariance` over examples, of shape
+        (rates, sizes, sizes); and `test_examples`, their number.
     """
     model = adapted_base(dropout=0.5, pretrain_epochs=settings.pretrain_epochs)
     pool, test = population(label_noise=0.0)
     columns: dict[str, list[Any]] = {}
+    block = max(settings.sizes)
     for n in settings.sizes:
         replicas = [
             Replica(
                 seed=seed,
                 init_seed=seed,
                 dropout=rate,
-                examples=sample(n, seed=seed, population_size=len(pool[1])),
+                examples=sample(n, run=seed, block=block, population_size=len(pool[1])),
             )
             for rate in settings.rates
             for seed in range(settings.seeds)
@@ -65,11 +71,13 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
         config = settings_for(steps=settings.steps, n=n, n_instances=settings.n_instances)
         found = measure_runs(model, pool, test, replicas, config=config, folder=folder / f"n-{n}")
         for name, column in found.items():
-            columns.setdefault(name, []).append(
-                column.reshape(len(settings.rates), settings.seeds).tolist()
-            )
-    # (sizes, rates, seeds) -> (rates, seeds, sizes)
-    return {
-        name: [[list(run) for run in zip(*rate, strict=True)] for rate in zip(*table, strict=True)]
-        for name, table in columns.items()
-    }
+            shape = (len(settings.rates), settings.seeds, *column.shape[1:])
+            columns.setdefault(name, []).append(column.reshape(shape))
+    values: dict[str, Any] = {"test_examples": len(test[1])}
+    for name, tables in columns.items():
+        for one in np.stack(tables, axis=2):  # (seeds, sizes), and examples of the test's figures
+            by_example = name.startswith("test")
+            summed = crossed_table(name, one) if by_example else {name: one.tolist()}
+            for key, table in summed.items():
+                values.setdefault(key, []).append(table)
+    return values

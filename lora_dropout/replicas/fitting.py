@@ -15,9 +15,11 @@ from tqdm import tqdm
 
 from lora_dropout.batching import LossFn, map_inputs
 from lora_dropout.checkpoint import (
+    check_state,
+    damage,
     fingerprint,
     load_checkpoint,
-    model_fingerprint,
+    run_identity,
     save_checkpoint,
 )
 from lora_dropout.checks import (
@@ -30,6 +32,7 @@ from lora_dropout.checks import (
 )
 from lora_dropout.evaluation import Data, check_data
 from lora_dropout.fit_config import FitConfig
+from lora_dropout.inject import check_frozen, trainable_parameters
 from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
 from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.memory import default_chunk_size
@@ -96,6 +99,7 @@ def fit_replicas(
     check_config(config)
     inputs, targets = check_data("train", train)
     check_batchable(model)
+    check_frozen(model)
     where = resolve_device(device)
     stack = Stack(model.to(where))
     inputs, targets = map_inputs(lambda t: t.to(where), inputs), targets.to(where)
@@ -108,13 +112,15 @@ def fit_replicas(
         chunk_size = default_chunk_size(stack, inputs, targets, config, loss_fn)
     check_count("chunk_size", chunk_size)
     groups = stack.groups([setting.dropout for setting in settings], chunk_size)
-    shared = {
-        **asdict(config),
-        "adapter": asdict(stack.config),
-        "base": model_fingerprint(model),
-        "train": fingerprint(train),
-        "chunk_size": chunk_size,
-    }
+    shared: dict[str, Any] = {}
+    if checkpoint_folder is not None:
+        shared = {
+            **asdict(config),
+            "adapter": asdict(stack.config),
+            "train": fingerprint(train),
+            "chunk_size": chunk_size,
+            **run_identity(model, trainable_parameters(model), loss_fn, where),
+        }
     finished: list[dict[str, Any]] = []
     bar = tqdm(
         total=len(settings) * config.epochs, unit="replica-epoch", disable=not progress, leave=False
@@ -155,7 +161,18 @@ def _train(chunk: Chunk, folder: Path | None, settings: dict[str, Any], bar: Any
     if folder is not None:
         state = load_checkpoint(folder, settings=settings)
         if state is not None:
-            chunk.restore(state)
+            check_state(folder, state, {"settings": settings, **chunk.state()}, nan=("objective",))
+            done = state["epoch"]
+            if not 0 < done <= epochs:
+                raise ValueError(damage(folder, f"epoch must be in 1 to {epochs}, got {done}"))
+            # A replica that diverged has no objective from there on, nor has an epoch to come.
+            trained = state["objective"][state["diverged"].cpu() == 0, :done]
+            if not trained.isfinite().all():
+                raise ValueError(damage(folder, "objective must be finite where nothing diverged"))
+            try:
+                chunk.restore(state)
+            except RuntimeError as error:
+                raise ValueError(damage(folder, f"no state of a generator: {error}")) from error
     bar.update(chunk.epoch * len(chunk.rows))
     saved = time.monotonic()
     while chunk.epoch < epochs:

@@ -1,6 +1,6 @@
 """What the training of many replicas left behind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -71,7 +71,7 @@ class Replicas:
         *,
         inference: Prediction = "mean",
         n_instances: int = 4,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         average: Average | Averaging | None = None,
         max_rows: int = 1024,
     ) -> Tensor:
@@ -84,8 +84,8 @@ class Replicas:
             inference: `mean` (each replica's update scaled to the mean of its own mask), `raw` or
                 `ensemble`.
             n_instances: Ensemble size N.
-            seed: Seed of the ensemble's masks, the same for all replicas: those of `predict` with
-                `seeded_generator(seed)`.
+            seed: Seed of the ensemble's masks, one for all replicas or one for each: those of
+                `predict` with `seeded_generator(seed)`.
             average: What the ensemble averages (see `ensemble_predict`).
             max_rows: Greatest number of examples of one replica in one pass (see
                 `ensemble_predict`); where they are large, fewer are taken.
@@ -100,10 +100,9 @@ class Replicas:
         averaging = check_averaging(average, model)
         check_count("n_instances", n_instances)
         check_count("max_rows", max_rows)
-        generator = seeded_generator(check_seed("seed", seed))
         seeds = None
         if inference == "ensemble":
-            seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
+            seeds = self._mask_seeds(seed, n_instances)
         self._check_fits(trainable_parameters(model))
         stack = Stack(model)
         stack.model.eval()
@@ -120,13 +119,32 @@ class Replicas:
         for chosen in groups:
             rates = [self.dropout[k] for k in chosen]
             parts = [
-                _predict(stack, rows[chosen].to(device), rates, part, inference, seeds, averaging)
+                _predict(
+                    stack,
+                    rows[chosen].to(device),
+                    rates,
+                    part,
+                    inference,
+                    None if seeds is None else seeds[chosen],
+                    averaging,
+                )
                 for part in split_inputs(inputs, max_rows)
             ]
             done.append(torch.cat(parts, dim=1))
         return torch.cat(done)[
             torch.tensor([k for chosen in groups for k in chosen], device=device).argsort()
         ]
+
+    def _mask_seeds(self, seed: int | Sequence[int], n_instances: int) -> Tensor:
+        given = [seed] * len(self) if isinstance(seed, int) else list(seed)
+        own = [check_seed("seed", one) for one in given]
+        if len(own) != len(self):
+            raise ValueError(f"seed must be one, or one for each of {len(self)}, got {len(own)}")
+        drawn = {
+            one: torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=seeded_generator(one))
+            for one in set(own)
+        }
+        return torch.stack([drawn[one] for one in own])
 
     def _check_fits(self, here: Mapping[str, Tensor]) -> None:
         shapes = {name: tuple(p.shape) for name, p in here.items()}
@@ -148,7 +166,7 @@ def _predict(
     configs = [replace(stack.config, dropout=rate) for rate in rates]
     masks = None
     if seeds is not None and stack.config.mask != "none":
-        masks = stack.draw(seeds.to(rows.device).expand(len(rates), -1), rates)
+        masks = stack.draw(seeds.to(rows.device), rates)
     if seeds is not None:
         scales = [config.mask_scale for config in configs]
     else:

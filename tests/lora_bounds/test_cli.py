@@ -1,7 +1,10 @@
 """The command line: what it prints, writes and returns."""
 
+import io
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,11 +37,15 @@ def test_verify_one_claim_and_write_json(
 def test_json_is_written_whole_or_not_at_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, left = tmp_path / "verdicts.json", tmp_path / ".verdicts.json.tmp"
-    left.write_text("half of what a killed run wr" * 10_000)
+    path, victim = tmp_path / "verdicts.json", tmp_path.parent / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".verdicts.json.tmp").symlink_to(victim)  # planted, under a guessable name
+    path.symlink_to(victim)
     assert cli.main(["verify", "--only", QUICK, "--json", str(path)]) == 0
     earlier = path.read_bytes()
     json.loads(earlier)
+    assert victim.read_text() == "precious"
+    (tmp_path / ".verdicts.json.tmp").unlink()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     write = Path.write_text
 
@@ -49,9 +56,65 @@ def test_json_is_written_whole_or_not_at_all(
     monkeypatch.setattr(Path, "write_text", full)
     capsys.readouterr()
     assert cli.main(["verify", "--only", QUICK, "--json", str(path)]) == 2
-    assert f"cannot write {path}: [Errno 28] No space left" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert f"cannot write {path}: [Errno 28] No space left" in said.err
+    assert QUICK in said.out  # the table is there all the same
     assert path.read_bytes() == earlier
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_json_is_written_into_what_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    reader = subprocess.Popen(["cat", str(fifo)], stdout=subprocess.PIPE, text=True)
+    assert cli.main(["verify", "--only", QUICK, "--json", str(fifo)]) == 0
+    written, _ = reader.communicate(timeout=10)
+    assert json.loads(written)["differences"] == []
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    before = os.stat("/dev/null")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for target in ("/dev/null", str(tmp_path / "link")):
+        assert cli.main(["verify", "--only", QUICK, "--json", target]) == 0
+    assert os.path.samestat(os.stat("/dev/null"), before) and (tmp_path / "link").is_symlink()
+    capsys.readouterr()
+    assert cli.main(["verify", "--only", QUICK, "--json", "/dev/full"]) == 2
+    said = capsys.readouterr()
+    assert QUICK in said.out and "cannot write /dev/full: [Errno 28]" in said.err
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+def test_standard_output_as_a_file_holds_table_and_json(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    with open(out, "w") as stream:
+        code = [sys.executable, "-m", "lora_bounds.cli", "verify", "--only", QUICK]
+        done = subprocess.run([*code, "--json", "/dev/stdout"], stdout=stream, check=False)
+    assert done.returncode == 0
+    text = out.read_text()
+    table, brace, rest = text.partition("{")
+    assert QUICK in table and json.loads(brace + rest)["differences"] == []
+
+
+def test_a_bad_place_is_found_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr("lora_bounds.report.run", never)
+    for place, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "x", "there is no folder")):
+        assert cli.main(["verify", "--json", str(place)]) == 2
+        assert said in capsys.readouterr().err
+
+    class Full(io.BytesIO):
+        def write(self, content: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **named: Full())
+    assert cli.main(["verify", "--json", str(tmp_path / "x.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def _recorded_as(verdict: Verdict) -> tuple[Claim, ...]:

@@ -6,83 +6,70 @@ The files themselves are judged in `test_ledger.py`, with every other piece of e
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lora_bounds.ledger import measured
+from lora_bounds.ledger import error_rates, measured
+from lora_bounds.ledger.error_rates import P, gap_over_n, loss_over_p, members, retrained
 from lora_bounds.ledger.evidence import Estimate
 from lora_bounds.measurements import Measurement, ids, load
 
-RUNS = 12
+RESULTS = Path(__file__).parents[2] / "benchmarks/results/error_rates.json"
+
+Make = Callable[[np.random.Generator], Measurement]
 
 
-def _seen(settings: dict[str, Any], **values: Any) -> Measurement:
-    lists = {name: np.asarray(value).tolist() for name, value in values.items()}
-    return Measurement("planted", "planted", settings, lists, {})
+def _rates(gap: float, train: float, bend: float) -> Make:
+    """Gap and training loss with these slopes in p, and this bend around p = 0.375."""
+    low = 1.0 + train * P + bend * (P - 0.375) ** 2
+    high = low + 2.0 + gap * P
+    return loss_over_p(high, low, other=high, other_train=low)
 
 
-def _rates(gap: float, train: float, bend: float) -> Measurement:
-    """Gap and training loss with these slopes in p, and this bend around p = 0.3."""
-    p = np.array([0.0, 0.1, 0.3, 0.5, 0.7])
-    noise = np.random.default_rng(0).normal(scale=0.01, size=(2, 2, RUNS, 5))
-    low = 1.0 + train * p + bend * (p - 0.3) ** 2 + noise[0]
-    return _seen(
-        {"rates": p.tolist()}, train_loss_mean=low, test_loss_mean=low + 2 + gap * p + noise[1]
-    )
+def _ensemble(metric: str, gain: float) -> Make:
+    """The gain of an infinite ensemble at p = 0.5 over one member; plain LoRA gains half of it."""
+    means = np.full((3, 6), gain / 2.0)
+    means[2, :-1] = gain * (1.0 - 1.0 / np.sqrt([1, 2, 4, 8, 16]))
+    return members(metric, means, scale=0.1)
 
 
-def _sizes(exponent: float, name: str = "test_loss_mean") -> Measurement:
-    n = np.array([16, 32, 64, 128])
-    scatter = np.random.default_rng(1).lognormal(sigma=0.05, size=(2, RUNS, 4))
-    values = {name: scatter * n**exponent, "train_loss_mean": np.zeros((2, RUNS, 4))}
-    return _seen({"sizes": n.tolist()}, **values)
-
-
-def _ensemble(gain: float) -> Measurement:
-    noise = np.random.default_rng(2).normal(scale=0.01, size=(3, 3, RUNS, 4))
-    falling = 1.0 - gain * (1 - 1 / np.array([1, 2, 4, 8])) + noise
-    single = 1.0 - gain / 2 + noise[..., 0]
-    return _seen(
-        {"rates": [0.0, 0.2, 0.5], "sizes": [1, 2, 4, 8]},
-        loss_probabilities=falling[0],
-        accuracy=1 - falling[1],
-        ece=falling[2],
-        mean_loss=single[0],
-        mean_accuracy=1 - single[1],
-        mean_ece=single[2],
-    )
-
-
-def _stability(ratio: float) -> Measurement:
-    scatter = np.random.default_rng(3).lognormal(sigma=0.05, size=(4, RUNS, 3))
-    return _seen(
-        {},
-        absolute=[ratio * scatter[0], scatter[1]],
-        distance=[scatter[2], scatter[2]],
-        noise_distance=[scatter[3], ratio * scatter[3]],
-    )
-
-
-ESTIMATES: list[tuple[Callable[[Measurement], Estimate], Measurement, Measurement]] = [
-    (measured.gap_falls_over_p, _rates(-1, 0, 0), _rates(1, 0, 0)),
-    (measured.gap_falls_over_p_under_noise, _rates(-1, 0, 0), _rates(1, 0, 0)),
+ESTIMATES: list[tuple[Callable[[Measurement], Estimate], Make, Make]] = [
+    (measured.gap_falls_over_p, _rates(-2, 0, 0), _rates(2, 0, 0)),
+    (measured.gap_falls_over_p_under_noise, _rates(-2, 0, 0), _rates(2, 0, 0)),
+    (measured.gap_is_smaller_with_dropout, _rates(-2, 0, 0), _rates(2, 0, 0)),
     (measured.training_loss_rises_over_p, _rates(0, 1, 0), _rates(0, -1, 0)),
-    (measured.training_loss_rises_over_p_under_noise, _rates(0, 1, 0), _rates(0, -1, 0)),
-    (measured.test_loss_is_u_shaped, _rates(0, 0, 2), _rates(0, 0, -2)),
-    (measured.test_loss_is_u_shaped_under_noise, _rates(0, 0, 2), _rates(-0.5, 0, 0)),
-    (measured.gap_rate_of_lora, _sizes(-0.5), _sizes(-1.0)),
-    (measured.gap_rate_of_lora_dropout, _sizes(-0.48), _sizes(-0.2)),
-    (measured.stability_rate_of_lora, _sizes(-1.1, "absolute"), _sizes(-0.5, "absolute")),
-    (measured.stability_rate_of_lora_dropout, _sizes(-0.9, "absolute"), _sizes(-2.0, "absolute")),
-    (measured.dropout_lowers_stability, _stability(2.0), _stability(0.5)),
-    (measured.leaving_out_moves_less_than_a_seed, _stability(2.0), _stability(0.5)),
-    (measured.ensemble_loss_falls_with_size, _ensemble(0.5), _ensemble(-0.5)),
-    (measured.ensemble_beats_the_mean_network, _ensemble(0.5), _ensemble(-0.5)),
-    (measured.ensemble_beats_lora_in_loss, _ensemble(0.5), _ensemble(-0.5)),
-    (measured.ensemble_beats_lora_in_accuracy, _ensemble(0.5), _ensemble(-0.5)),
-    (measured.ensemble_is_better_calibrated_than_lora, _ensemble(0.5), _ensemble(-0.5)),
+    (measured.test_loss_is_u_shaped, _rates(0, 0, 4), _rates(0, 0, -4)),
+    (measured.test_loss_is_u_shaped_under_noise, _rates(0, 0, 4), _rates(-2, 0, 0)),
+    (
+        measured.gap_rate,
+        gap_over_n(-0.5, -0.48, scatter=0.2),
+        gap_over_n(-1.0, -0.5, scatter=0.2),
+    ),
+    (
+        measured.stability_rate_of_lora,
+        retrained(exponents=(-1.1, -2.0), scatter=0.2),
+        retrained(exponents=(-0.4, -1.0)),
+    ),
+    (
+        measured.stability_rate_of_lora_dropout,
+        retrained(exponents=(-2.0, -0.9), scatter=0.2),
+        retrained(exponents=(-1.0, -2.0)),
+    ),
+    (measured.dropout_lowers_stability, retrained(ratio=1.0), retrained(ratio=-1.0)),
+    (measured.leaving_out_moves_less_than_a_seed, retrained(ratio=1.0), retrained(ratio=-1.0)),
+    *(
+        (estimate, _ensemble(metric, gain), _ensemble(metric, -gain))
+        for estimate, metric, gain in (
+            (measured.ensemble_accuracy_rises_with_size, "accuracy", 0.5),
+            (measured.ensemble_beats_the_mean_network, "loss", -0.5),
+            (measured.ensemble_beats_lora_in_loss, "loss", -0.5),
+            (measured.ensemble_beats_lora_in_accuracy, "accuracy", 0.5),
+            (measured.ensemble_is_better_calibrated_than_lora, "ece", -0.5),
+        )
+    ),
 ]
 
 
@@ -90,15 +77,54 @@ ESTIMATES: list[tuple[Callable[[Measurement], Estimate], Measurement, Measuremen
     ("estimate", "planted", "reverse"), ESTIMATES, ids=lambda item: getattr(item, "__name__", "")
 )
 def test_it_finds_what_is_planted_and_refutes_the_reverse(
-    estimate: Callable[[Measurement], Estimate], planted: Measurement, reverse: Measurement
+    estimate: Callable[[Measurement], Estimate], planted: Make, reverse: Make
 ) -> None:
-    assert estimate(planted).low > 0
-    assert estimate(reverse).high < 0
+    rng = np.random.default_rng(0)
+    assert estimate(planted(rng)).low > 0
+    assert estimate(reverse(rng)).high < 0
 
 
-def test_nothing_planted_is_left_open() -> None:
-    found = measured.gap_falls_over_p(_rates(0, 0, 0))
-    assert found.low < 0 < found.high
+@pytest.mark.parametrize(
+    "case",
+    error_rates.cases(),
+    ids=lambda case: f"{case.estimate.__name__}: {case.name}",
+)
+def test_a_claim_that_just_misses_is_rarely_called_otherwise(case: error_rates.Case) -> None:
+    """The command runs 2,000 repeats; here enough to catch a test that does not test its claim."""
+    assert error_rates.try_claim(case, repeats=40).kept
+
+
+def test_the_error_rates_on_file_are_of_these_claims_and_kept() -> None:
+    content = json.loads(RESULTS.read_text())
+    assert (content["claims"], content["error"]) == (measured.N_CLAIMS, measured.ERROR)
+    assert content["error"] * content["claims"] <= content["family_error"] * (1 + 1e-12)
+    found = {(rate["what"], rate["case"]): rate for rate in content["rates"]}
+    for case in error_rates.cases():
+        rate = found[case.estimate.__name__, case.name]
+        assert rate["repeats"] == error_rates.REPEATS
+        assert rate["promised"] == measured.ERROR
+    assert all(rate["kept"] and rate["lower"] <= rate["promised"] for rate in content["rates"])
+
+
+def test_every_claim_has_its_share_of_the_family_and_its_cases() -> None:
+    assert len(measured.CLAIMS) == measured.N_CLAIMS
+    assert all(len(claim.evidence) == 1 for claim in measured.CLAIMS)
+    for wrong in ("supports", "refutes"):
+        tried = {case.estimate for case in error_rates.cases() if case.wrong == wrong}
+        estimates = {estimate for estimate, _, _ in ESTIMATES}
+        assert tried == estimates | {measured.no_bound_is_exceeded}
+
+
+def test_an_exponent_of_a_gap_that_is_not_positive_is_refused() -> None:
+    seen = gap_over_n(-0.5, -0.5)(np.random.default_rng(0))
+    seen.values["train_loss_mean"] = np.full((2, 9, 4), 10.0)
+    with pytest.raises(ValueError, match="no exponent where a value is not positive, got -"):
+        measured.gap_rate(seen)
+
+
+def _seen(settings: dict[str, Any], **values: Any) -> Measurement:
+    lists = {name: np.asarray(value).tolist() for name, value in values.items()}
+    return Measurement("planted", "planted", settings, lists, {})
 
 
 def _bounds(gap: float, bound: float | None, status: str = "holds") -> Measurement:

@@ -211,6 +211,8 @@ def test_config_file_and_flags(bert: Path, glue: Path, tmp_path: Path) -> None:
         ("mask: rows", "--mask must be one of row_column, rank"),
         ("epochs: .inf", "--epochs must be a number, got inf"),
         ("- rank", "must hold key: value lines"),
+        ("rank: 2\nrank: 4", "the key 'rank' is there twice"),
+        ("eval-batch-size: 2\neval_batch_size: 4", "--eval-batch-size is there twice"),
         ("a: [", "is no YAML"),
         ("rank: 2", "--model is required, here or in a --config file"),
         ("a: !!python/object/apply:os.system ['true']", "is no YAML"),

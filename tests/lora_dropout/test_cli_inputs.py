@@ -208,6 +208,10 @@ def test_paths_of_a_run(action: str, no_work: None, tmp_path: Path) -> None:
     refused(r"there is no config\.json in this folder", *given(model=tmp_path / "empty"))
     refused("--output: .*/file is a file, not a folder", *given(output=file))
     refused("--output: .* lies in .*/file, which is a file", *given(output=file / "a" / "b"))
+    taken = tmp_path / "taken"
+    name = "README.md" if action == "train" else "compare.csv"
+    (taken / name).mkdir(parents=True)
+    refused(f"--output: .*{name} is a folder, where a file is written", *given(output=taken))
     refused("--data: there is no .*/none", *given(data=tmp_path / "none"))
     refused("--data: no train.tsv or dev.tsv of 'sst2'", *given(data=file))
     refused("--data: no train.tsv or dev.tsv of 'sst2'", *given(data=tmp_path / "empty"))
@@ -225,6 +229,9 @@ def test_paths_of_using(run: Path, no_work: None, tmp_path: Path) -> None:
     refused("--json: .* lies in .*, which is a file", *evaluate, "--json", copy / "a" / "b.json")
     refused("--json: .*/dev.tsv is a file, not a folder", *evaluate, "--json", copy / "b.json")
     refused("--json: /dev/null is no regular file", *evaluate, "--json", "/dev/null")
+    (run / "evaluation.json").mkdir()
+    refused("--json: .*evaluation.json is a folder", *evaluate)
+    (run / "evaluation.json").rmdir()
     for name in ("run.json", "README.md", "adapter_config.json", "started.json"):
         refused(f"--json: .*{name} belongs to the run", *evaluate, "--json", run / name)
     refused("--base-model: './none' could not be loaded", *evaluate, "--base-model", "./none")

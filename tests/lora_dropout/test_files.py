@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_dropout import files
+from lora_bounds import files
 from lora_dropout.files import atomic_path
 
 

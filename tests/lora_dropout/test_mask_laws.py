@@ -28,9 +28,9 @@ from lora_dropout.regularization import drop_probability
 from tests.lora_dropout.strategies import generator
 
 N1, N2, RANK = 40, 48, 2
-KINDS = ("lora", "adalora", "head", "bias", "peft lora", "peft adalora")
+KINDS = ("lora", "adalora", "head and bias", "peft lora", "peft adalora")
 RATES = (0.3, 0.8)
-DRAWS = 60
+DRAWS = 40
 
 
 class Net(nn.Module):
@@ -67,10 +67,10 @@ def make(kind: str, law: str, p: float) -> nn.Module:
     else:
         config = LoRADropoutConfig(
             rank=RANK, adapter="adalora" if kind == "adalora" else "lora", target_modules=("body",),
-            modules_to_save=("head",) if kind == "head" else (), mask=law, dropout=p,
+            modules_to_save=("head",) if kind == "head and bias" else (), mask=law, dropout=p,
         )  # type: ignore[arg-type]  # fmt: skip
         adapt(model, config)
-        if kind == "bias":
+        if kind == "head and bias":
             model.body.base_layer.bias.requires_grad_(True)
     random = generator(1)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from lora_dropout.seeds import (
 )
 
 SEEDS = [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**40, 2**40 + 7, 2**62, 2**63 - 1]
-PURPOSES = ("training", "evaluation", "retraining")
+PURPOSES = ("training", "evaluation", "retraining", "model")
 
 
 def words(generator: torch.Generator, n: int = 2000) -> set[int]:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,3 +165,24 @@ def test_kill_in_the_middle_of_a_write_leaves_whole_files(tmp_path):
         assert files
         for file in files:
             assert json.loads(file.read_text())["value"] == list(range(20000))
+
+
+def removing(cell):
+    if cell["x"] == 2:
+        shutil.rmtree(cell["folder"])
+    return {"square": cell["x"] ** 2}
+
+
+def test_a_folder_removed_meanwhile_takes_no_result_away(tmp_path):
+    folder = tmp_path / "cells"
+    cells = [{"x": x, "folder": str(folder)} for x in (1, 2, 3)]
+    values = run_cells(removing, cells, store=Store(folder))
+    assert values == [{"square": 1}, {"square": 4}, {"square": 9}]
+
+
+def test_a_cell_under_the_name_of_another_is_damage(tmp_path):
+    store = Store(tmp_path)
+    store.put({"x": 1}, 5)
+    shutil.copy(store.path({"x": 1}), store.path({"x": 2}))
+    with pytest.raises(ValueError, match=r"is damaged, remove it .*the cell in it is another"):
+        store.get({"x": 2})

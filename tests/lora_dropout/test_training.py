@@ -211,15 +211,19 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt_at(call: int):
-    calls = itertools.count(1)
+class Interrupting:
+    """A loss that raises in one of its calls, and is the same loss for all that."""
 
-    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
-        if next(calls) == call:
+    def __init__(self, call: int | None = None) -> None:
+        self.call, self.calls = call, itertools.count(1)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if next(self.calls) == self.call:
             raise Interrupted
         return F.cross_entropy(outputs, targets)
 
-    return loss_fn
+    def __getstate__(self) -> dict:
+        return {}
 
 
 VARIANTS = {
@@ -240,7 +244,7 @@ def test_resume_is_bit_identical(tmp_path: Path, variant: str, call: int) -> Non
     expected = run(whole, config(**settings))
     torch.manual_seed(5)
     try:
-        run(small(**adapter), config(**settings), tmp_path, interrupt_at(call))  # type: ignore[arg-type]
+        run(small(**adapter), config(**settings), tmp_path, Interrupting(call))  # type: ignore[arg-type]
     except Interrupted:
         pass
     else:
@@ -250,26 +254,29 @@ def test_resume_is_bit_identical(tmp_path: Path, variant: str, call: int) -> Non
     # the run starts again, with the seed that its user sets.
     torch.manual_seed(99 if list(tmp_path.iterdir()) else 5)
     resumed = small(**adapter)  # type: ignore[arg-type]
-    got = run(resumed, config(**settings), tmp_path)
+    got = run(resumed, config(**settings), tmp_path, Interrupting())
     assert got == expected
     assert equal(weights(resumed), weights(whole))
     finished = small(**adapter)  # type: ignore[arg-type]
-    assert run(finished, config(**settings), tmp_path) == expected  # nothing left to do
+    again = run(finished, config(**settings), tmp_path, Interrupting())
+    assert again == expected  # nothing left to do
     assert equal(weights(finished), weights(whole))
 
 
 SCRIPT = """
 import sys, time, torch
 from pathlib import Path
-from torch.nn import functional as F
 from tests.lora_dropout.test_training import config, run, small
 
-def slow(outputs, targets):
-    time.sleep(0.02)
-    return F.cross_entropy(outputs, targets)
+from lora_dropout import training
 
+def slow(*given, **named):
+    time.sleep(0.02)
+    return sample_masks(*given, **named)
+
+sample_masks, training.sample_masks = training.sample_masks, slow
 torch.manual_seed(5)
-run(small(), config(epochs=12), Path(sys.argv[1]), slow)
+run(small(), config(epochs=12), Path(sys.argv[1]))
 """
 
 

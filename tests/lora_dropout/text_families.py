@@ -63,6 +63,11 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
         {**_BERT, "input_embedding_size": 8, "output_embedding_size": 8},
     ),
     "fnet": (tf.FNetConfig, {k: v for k, v in _BERT.items() if k != "num_attention_heads"}),
+    "canine": (
+        tf.CanineConfig,
+        {**_BERT, "num_hash_functions": 2, "num_hash_buckets": 16, "downsampling_rate": 4,
+         "local_transformer_stride": 4},
+    ),
     "roformer": (tf.RoFormerConfig, {**_BERT, "embedding_size": 16}),
     "modernbert": (tf.ModernBertConfig, {**_BERT, "cls_token_id": 2, "sep_token_id": 3}),
     "luke": (tf.LukeConfig, {**_BERT, "entity_vocab_size": 5, "entity_emb_size": 8}),
@@ -83,6 +88,13 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
         tf.Qwen2MoeConfig,
         {**_MOE, "num_experts": 2, "moe_intermediate_size": 8,
          "shared_expert_intermediate_size": 8},
+    ),
+    "phimoe": (tf.PhimoeConfig, {**_MOE, "num_local_experts": 2}),  # its router is a Linear
+    "deepseek_v3": (
+        tf.DeepseekV3Config,  # its dense layers have the names of experts
+        {**_MOE, "num_key_value_heads": 2, "n_routed_experts": 2, "n_group": 1, "topk_group": 1,
+         "moe_intermediate_size": 8, "q_lora_rank": 4, "kv_lora_rank": 4, "qk_rope_head_dim": 4,
+         "qk_nope_head_dim": 4, "v_head_dim": 8, "first_k_dense_replace": 1},
     ),
     "gemma": (tf.GemmaConfig, {**_LLAMA, "head_dim": 8}),
     "phi3": (tf.Phi3Config, _LLAMA),

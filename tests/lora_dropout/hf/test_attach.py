@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lora_dropout import (
     LoRADropoutConfig,
+    Masks,
     adapt,
     adapters,
     ensemble_predict,
@@ -76,7 +77,8 @@ def test_masked_layer_by_the_definition(case: tuple[str, str], rescale: bool) ->
     for name, layer in masked_layers(model).items():
         x = torch.randn(6, 4, layer.in_features, generator=generator(2))
         mask = masks.layers[name]
-        with use_masks(model, masks, rows=6), torch.no_grad():
+        # Under masks of the model, its own forward pass would say where the examples are.
+        with use_masks(layer, Masks({name: mask}, 3), rows=6), torch.no_grad():
             found = layer(x)
         for r in range(3):
             assert mask.rows is not None and mask.columns is not None

@@ -134,8 +134,9 @@ def test_predictions_are_those_of_the_single_models() -> None:
 
     x, _ = _data()
     trained = fit_replicas(_model(), _data(), REPLICAS, config=BASE, progress=False)
-    for inference in ("mean", "raw", "ensemble"):
-        together = trained.outputs(_model(), x, inference=inference, n_instances=3, seed=5)  # type: ignore[arg-type]
+    own = [5 + k for k in range(len(REPLICAS))]
+    for inference, seed in (("mean", 5), ("raw", 5), ("ensemble", 5), ("ensemble", own)):
+        together = trained.outputs(_model(), x, inference=inference, n_instances=3, seed=seed)  # type: ignore[arg-type]
         for k in range(len(REPLICAS)):
             alone = trained.load(_model(), k)
             expected = predict(
@@ -143,9 +144,11 @@ def test_predictions_are_those_of_the_single_models() -> None:
                 x,
                 inference=inference,  # type: ignore[arg-type]
                 n_instances=3,
-                generator=torch.Generator().manual_seed(5),
+                generator=torch.Generator().manual_seed(seed[k] if seed is own else 5),
             )
             torch.testing.assert_close(together[k], expected, rtol=1e-9, atol=1e-11)
+    with pytest.raises(ValueError, match=f"seed must be one, or one for each of {len(own)}, got 1"):
+        trained.outputs(_model(), x, inference="ensemble", seed=[5])
 
 
 def test_chunks_change_nothing() -> None:

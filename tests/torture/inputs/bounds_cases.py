@@ -344,7 +344,8 @@ CASES: tuple[Case, ...] = (
     record(lb.RateResult, exponent=RATE, low=RATE, high=RATE, confidence=RATE, rows=SEED,
            columns=SEED),
     record(lb.TrendResult, direction=st.sampled_from(["increasing", "decreasing"]),
-           statistic=RATE, p_value=RATE, effect_size=RATE, rows=SEED, columns=SEED),
+           statistic=RATE, p_value=RATE, effect_size=RATE, rows=SEED, columns=SEED,
+           method=st.sampled_from(["exact", "normal approximation"])),
     Case("lora_bounds.problems.make_regression", problems.make_regression, keywords(
         n=st.integers(3, 9), d=st.integers(1, 3), condition_number=st.floats(1, 100),
         noise=RATE, seed=SEED), lambda a, r: no_nan((r.inputs, r.targets)), share=0.5),

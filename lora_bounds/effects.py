@@ -1,0 +1,212 @@
+"""Effects that were measured: their intervals, over runs crossed with test examples.
+
+A network is trained in K runs and measured on m test examples, the same for every run. A claim
+about other runs *and* other examples has to count the scatter of both. The mean over a table
+y = mu + run + example + interaction has variance s_r^2/K + s_e^2/m + s_i^2/(K m); the variance of
+its K row means over K, plus that of its m column means over m, is at least that in expectation (it
+counts the interaction twice). Where these effects are normal, Student's t with min(K, m) - 1
+degrees of freedom has no lighter tails than the ratio (Mickey and Brown 1966, of a sum of two
+variances). So each limit is wrong with at most its level as far as means are normal.
+
+An effect is positive where its claim is true. `weakest` and `strongest` put several into one: "each
+of them is positive", "one of them is".
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from lora_bounds import checks
+
+
+@dataclass(frozen=True)
+class MeanEffect:
+    """A mean with Student's limits.
+
+    Attributes:
+        mean: the estimate.
+        error: its standard error.
+        freedom: degrees of freedom.
+    """
+
+    mean: float
+    error: float
+    freedom: int
+
+    def low(self, level: float) -> float:
+        """Lower limit.
+
+        Args:
+            level: chance of being above the true mean, in (0, 1).
+
+        Returns:
+            The limit.
+        """
+        return self.mean - self.error * float(stats.t.isf(level, self.freedom))
+
+    def high(self, level: float) -> float:
+        """Upper limit.
+
+        Args:
+            level: chance of being below the true mean, in (0, 1).
+
+        Returns:
+            The limit.
+        """
+        return self.mean + self.error * float(stats.t.isf(level, self.freedom))
+
+    def above(self, value: float) -> "MeanEffect":
+        """By how much it exceeds a number.
+
+        Args:
+            value: the number.
+
+        Returns:
+            The effect.
+        """
+        return MeanEffect(self.mean - value, self.error, self.freedom)
+
+    def below(self, value: float) -> "MeanEffect":
+        """By how much it stays below a number.
+
+        Args:
+            value: the number.
+
+        Returns:
+            The effect.
+        """
+        return MeanEffect(value - self.mean, self.error, self.freedom)
+
+
+@dataclass(frozen=True)
+class _Weakest:
+    parts: "tuple[Effect, ...]"
+
+    def low(self, level: float) -> float:
+        # Too high only if the limit of the least part is: no level is shared out.
+        return min(part.low(level) for part in self.parts)
+
+    def high(self, level: float) -> float:
+        # Too low if any limit is below its own part.
+        return min(part.high(level / len(self.parts)) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class _Strongest:
+    parts: "tuple[Effect, ...]"
+
+    def low(self, level: float) -> float:
+        return max(part.low(level / len(self.parts)) for part in self.parts)
+
+    def high(self, level: float) -> float:
+        return max(part.high(level) for part in self.parts)
+
+
+# A number with one-sided limits at any level, each wrong with at most its level.
+Effect: TypeAlias = MeanEffect | _Weakest | _Strongest
+
+
+def crossed(
+    runs: ArrayLike, *, example_variance: float = 0.0, examples: int | None = None
+) -> MeanEffect:
+    """The mean over runs crossed with test examples.
+
+    Args:
+        runs: one value for each of the K independent runs, at least 2; a mean over the examples
+            where it is measured on a test set.
+        example_variance: variance over the m examples of the means over the runs; 0 where a run
+            brings its examples with it.
+        examples: m, at least 2; None where a run brings its examples with it.
+
+    Returns:
+        The effect.
+
+    Raises:
+        ValueError: if there are fewer than 2 runs or examples, or a variance without examples.
+
+    >>> effect = crossed([1.0, 2.0, 3.0], example_variance=4.0, examples=12)
+    >>> effect.mean, round(effect.error**2, 9), effect.freedom  # 1/3 + 4/12
+    (2.0, 0.666666667, 2)
+    """
+    values = checks.vector("runs", runs)
+    if values.size < 2:
+        raise ValueError(f"runs must be at least 2, got {values.size}")
+    variance, freedom = float(values.var(ddof=1)) / values.size, values.size - 1
+    scatter = checks.number("example_variance", example_variance, "[0, inf)")
+    if examples is not None:
+        m = checks.whole_number("examples", examples, least=2, most=10**9)
+        variance, freedom = variance + scatter / m, min(freedom, m - 1)
+    elif scatter:
+        raise ValueError(f"example_variance={scatter!r} needs examples, got examples=None")
+    return MeanEffect(float(values.mean()), math.sqrt(variance), freedom)
+
+
+def weakest(parts: Sequence[Effect]) -> Effect:
+    """The least of several effects: positive if each of them is.
+
+    Args:
+        parts: the effects, at least one; they may depend on one another.
+
+    Returns:
+        The effect, with limits at the level asked for.
+    """
+    return _Weakest(_parts(parts))
+
+
+def strongest(parts: Sequence[Effect]) -> Effect:
+    """The greatest of several effects: positive if one of them is.
+
+    Args:
+        parts: the effects, at least one, chosen before the data were seen; they may depend on one
+            another.
+
+    Returns:
+        The effect, with limits at the level asked for.
+    """
+    return _Strongest(_parts(parts))
+
+
+def _parts(parts: Sequence[Effect]) -> tuple[Effect, ...]:
+    if not len(parts):
+        raise ValueError("parts must hold at least one effect, got parts=()")
+    return tuple(parts)
+
+
+def near(effect: MeanEffect, value: float, *, tolerance: float) -> Effect:
+    """The tolerance minus the distance from a predicted value.
+
+    Args:
+        effect: what was measured.
+        value: what was predicted.
+        tolerance: greatest distance that counts as agreement, positive.
+
+    Returns:
+        The effect: positive if the measured one lies within the tolerance.
+    """
+    reach = checks.number("tolerance", tolerance, "(0, inf)")
+    return weakest([effect.above(value - reach), effect.below(value + reach)])
+
+
+def slope(sizes: ArrayLike) -> np.ndarray:
+    """Weights whose sum of products with values is their least-squares slope over log n.
+
+    Args:
+        sizes: n, of shape (columns,), positive and not all equal.
+
+    Returns:
+        The weights, of shape (columns,).
+
+    Raises:
+        ValueError: if the sizes are all equal.
+    """
+    n = checks.vector("sizes", sizes)
+    checks.numbers("sizes", n, "(0, inf)")
+    centered = np.log(n) - np.log(n).mean()
+    if not np.any(centered):
+        raise ValueError(f"sizes must differ, got sizes={checks.short(sizes)}")
+    return np.asarray(centered / np.sum(centered**2))
