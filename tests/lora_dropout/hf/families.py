@@ -27,8 +27,8 @@ _SEGFORMER = {
     "decoder_hidden_size": 16, "classifier_dropout_prob": 0.0,
 }  # fmt: skip
 _SWIN = {
-    "num_labels": _CLASSES, "image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2],
-    "window_size": 2,
+    "num_labels": _CLASSES, "image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
+    "num_heads": [1, 2], "window_size": 2,
 }  # fmt: skip
 _SPEECH = {
     "num_labels": _CLASSES,
