@@ -158,7 +158,7 @@ def check(model: nn.Module, x: Tensor, n: int, *, grouped: bool = True) -> None:
     close(value_and_gradient(model, found), value_and_gradient(model, total), ALGEBRA)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.sampled_from(LAYOUTS),
     st.sampled_from(LAWS),
