@@ -21,7 +21,7 @@ from lora_dropout.hf import LoRADropoutMixin, LoRADropoutTrainer, attach, detach
 from lora_dropout.hf.trainer import step_seeds
 from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.hf.models import SHAPES, base_model, batch, peft_config, peft_model
-from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.strategies import close
 
 ROUTE = 2e-5  # float32, the same sum in another order
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
