@@ -181,12 +181,15 @@ def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
     positive = np.where(values > 0.0, values, 1.0)
     steep = ((least + column) / (positive + column)) ** 3
     total = np.sum(values * steep * spectrum.weights, axis=-1)
-    # The mean of 1 - μ under it. That of μ itself is 1, so the same at μ = 1 is taken off first:
-    # both are near 0 where n/d is large.
-    whole = 1.0 + column
-    part = (values + column) / whole
-    above = values * steep * (1.0 + part + part**2) / whole - ((least + column) / whole) ** 3
-    short = np.sum((1.0 - values) ** 2 * above * spectrum.weights, axis=-1) / total
+    if spectrum.aspect < 1.0:
+        short = 1.0 - np.sum(values**2 * steep * spectrum.weights, axis=-1) / total
+    else:
+        # The mean of 1 - μ under it; that of μ itself is 1, so the same at μ = 1 is taken off
+        # first: both are near 0 where n/d is large.
+        whole = 1.0 + column
+        part = (values + column) / whole
+        above = values * steep * (1.0 + part + part**2) / whole - ((least + column) / whole) ** 3
+        short = np.sum((1.0 - values) ** 2 * above * spectrum.weights, axis=-1) / total
     return plain(np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * short, 0.0))
 
 
