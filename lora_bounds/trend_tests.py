@@ -215,12 +215,11 @@ def rate_exponent(
     The mean over the rows is taken before the log: the claim "beta ~ 1/n" is about an
     expectation. Rows are resampled whole, so common random numbers within a row count.
 
-    The interval holds that of Student's t on the jackknife's values, at a third of the error: with
-    few rows percentiles of the bootstrap are too narrow, and skewed rows cost Student's t up to a
-    factor of 3. So each end is wrong with at most (1 - confidence) / 2 from 5 rows on where the
-    entries of a column scatter like a gamma law of shape 1, or a lognormal one of sigma up to 1, or
-    up to 0.6 if it grows with n (`lora_bounds.ledger.error_rates` counts); no interval can promise
-    it for a mean of any law.
+    The interval holds that of Student's t on the jackknife's values (at a third of the error, see
+    `lora_bounds.effects`): with few rows percentiles of the bootstrap are too narrow. Each end is
+    wrong with at most (1 - confidence) / 2 from 5 rows on where the entries of a column scatter
+    like a gamma law of shape 1, or a lognormal one of sigma up to 1, or up to 0.6 if it grows with
+    n (`lora_bounds.ledger.error_rates` counts); no interval can promise it for a mean of any law.
 
     Args:
         sizes: n, of shape (columns,), positive and not all equal; at least 2.
@@ -269,6 +268,6 @@ def rate_exponent(
         raise ValueError(f"values must have positive means, got {others.min()!r} without a row")
     pseudo = len(table) * exponent - (len(table) - 1.0) * slopes(others)
     spread = crossed(pseudo)
-    reach = spread.high(error / 3.0) - spread.mean
+    reach = spread.high(error) - spread.mean
     low, high = min(float(low), exponent - reach), max(float(high), exponent + reach)
     return RateResult(exponent, low, high, level, *table.shape)
