@@ -82,7 +82,9 @@ class MaskedLayer(nn.Module, ABC):
         if compiling and not places:  # a compiled pass cannot probe for a new length of text
             places = {place for _, place in self.planned if _of_rows(x, place, rows)}
         if len(places) != 1:
-            reason = f": {self.misplaced}" if self.misplaced else ""
+            # By call rather than by shape would be wrong where checkpointing calls again.
+            several = "calls of one shape have the batch in several places" if places else ""
+            reason = f": {self.misplaced or several}" if self.misplaced or several else ""
             raise ValueError(
                 f"layer {self.name!r} must get the batch of {self.rows} rows in a place of its "
                 f"input that can be told to run {n_instances} instances in one pass, got x of "
