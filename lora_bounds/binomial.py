@@ -1,6 +1,6 @@
 """The binomial tail to nearly full precision, and limits of a probability certified against it.
 
-P(Bin(n, x) <= k) = C(n, k) x^k (1-x)^(n-k) G with G = (n-k) ∫_0^1 (1 + s (1-x)/x)^k (1-s)^(n-k-1) ds.
+P(Bin(n, x) <= k) is C(n, k) x^k (1-x)^(n-k) times (n-k) ∫_0^1 (1 + s (1-x)/x)^k (1-s)^(n-k-1) ds.
 The first factor is Loader's (2000, "Fast and accurate computation of binomial probabilities"), the
 integrand is log-concave. Both are sums of terms of one sign in d = n x - k, which is computed in
 twice the precision, so that nothing cancels, however large n is.

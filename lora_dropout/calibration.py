@@ -33,11 +33,7 @@ def expected_calibration_error(
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
-    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
-    confidence, label = check_probabilities(probabilities, targets).max(dim=1)
-    surplus = (label == targets).double() - confidence.double()
-    sums = surplus.new_zeros(n_bins).index_add(0, _bins(confidence, n_bins), surplus)
-    return float(sums.abs().sum() / len(targets))
+    return float(calibration_terms(probabilities, targets, n_bins=n_bins).mean())
 
 
 def calibration_terms(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> Tensor:
@@ -58,7 +54,7 @@ def calibration_terms(probabilities: Tensor, targets: Tensor, *, n_bins: int = 1
     n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
     confidence, label = check_probabilities(probabilities, targets).max(dim=1)
     surplus = confidence.double() - (label == targets).double()
-    bins = (confidence.float() * n_bins).long().clamp(max=n_bins - 1)
+    bins = _bins(confidence, n_bins)
     total = surplus.new_zeros(n_bins).index_add(0, bins, surplus)
     return surplus * total.sign()[bins]
 

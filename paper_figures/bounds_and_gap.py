@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from lora_bounds import compare_bounds, measurements
+from lora_bounds import compare_bounds, measurements, self_consistent_lipschitz
 from paper_figures.exact_ridge import BoundedRidge, bounded_ridge
 from paper_figures.figure import Context, Drawing, PaperFigure
 from paper_figures.style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
@@ -100,10 +100,20 @@ def _sweep(
             delta=DELTA,
             dropout=p,
             lipschitz=problem.lipschitz(p),
+            regularized_lipschitz=float(
+                self_consistent_lipschitz(
+                    lipschitz=problem.lipschitz(p),
+                    regularization=problem.regularization,
+                    dropout=p,
+                    radius=problem.radius(p),
+                )
+            ),
             curvature=0.0,
             regularization=problem.regularization,
             loss_range=ranges[-1],
             empirical_risk=float(train.mean()),
+            held_out_n=n,
+            held_out_risk=float(train.mean()) + middle,
         ):
             if row.name in SHOWN:
                 value = float(row.result.value) - float(train.mean())

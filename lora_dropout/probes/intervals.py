@@ -107,8 +107,8 @@ def empirical_bernstein_interval(
 ) -> Interval:
     """Bound a mean of bounded independent values: holds at every n, not just for large ones.
 
-    Rounded outward. Each side is mean +- (sqrt(2 V ln(2/d) / n) + 7 C ln(2/d) / (3 (n-1))) with V the unbiased
-    variance and d = (1 - confidence) / 2 (Maurer and Pontil 2009, Theorem 4).
+    Each side is mean +- (sqrt(2 V ln(2/d) / n) + 7 C ln(2/d) / (3 (n-1))) with V the unbiased
+    variance and d = (1 - confidence) / 2 (Maurer and Pontil 2009, Theorem 4), rounded outward.
 
     Args:
         values: Independent values, identically distributed, shape (n,), n at least 2.

@@ -26,8 +26,10 @@ _SEGFORMER = {
     "patch_sizes": [3, 3], "strides": [2, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2],
     "decoder_hidden_size": 16, "classifier_dropout_prob": 0.0,
 }  # fmt: skip
-_SWIN = {"num_labels": _CLASSES, "image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2],
-         "window_size": 2}  # fmt: skip
+_SWIN = {
+    "num_labels": _CLASSES, "image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
+    "num_heads": [1, 2], "window_size": 2,
+}  # fmt: skip
 _SPEECH = {
     "num_labels": _CLASSES,
     "vocab_size": _VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -100,7 +102,8 @@ FAMILIES: dict[str, Family] = {
         tf.SegformerConfig, _SEGFORMER, "AutoModelForSemanticSegmentation", "pixels"
     ),
     "vit-masked_image": Family(
-        tf.ViTConfig, {**_VISION, "encoder_stride": 8}, "AutoModelForMaskedImageModeling", "masked_image"
+        tf.ViTConfig, {**_VISION, "encoder_stride": 8},
+        "AutoModelForMaskedImageModeling", "masked_image"
     ),
     "yolos-boxes": Family(
         tf.YolosConfig, _YOLOS, "AutoModelForObjectDetection", "boxes"

@@ -130,7 +130,7 @@ def test_integers_must_agree() -> None:
         with ensemble_forward(model, masks, lambda: None, ["codes"]):  # type: ignore[arg-type, return-value]
             assert model(**data)["size"] == 3
         with (
-            pytest.raises(ValueError, match="outputs of torch.int64 in 'codes' that differ"),
+            pytest.raises(ValueError, match=r"outputs of torch.int64 in 'codes' that differ"),
             ensemble_forward(model, masks, lambda: None, []),  # type: ignore[arg-type, return-value]
         ):
             model(**data)

@@ -259,7 +259,8 @@ CASES: tuple[Case, ...] = (
     case("compare_bounds", keywords(
         n=st.integers(1, 9999), delta=st.floats(0.01, 1), dropout=RATE, lipschitz=RATE,
         curvature=RATE, regularization=st.floats(0, 99), loss_range=st.floats(1, 9),
-        empirical_risk=RATE, squared_norm=RATE, width=st.floats(0.1, 9),
+        empirical_risk=RATE, regularized_lipschitz=RATE, held_out_n=st.integers(1, 9999),
+        held_out_risk=RATE, squared_norm=RATE, width=st.floats(0.1, 9),
         feldman_vondrak_constant=st.floats(0.1, 9)), share=0.3),
     case("first_nonvacuous", keywords(bound=st.just(nonneg_bound), least=st.integers(1, 32)),
          between(1), share=0.25),
