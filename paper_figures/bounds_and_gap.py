@@ -38,7 +38,7 @@ def draw(context: Context) -> Drawing:
     problem = bounded_ridge(regularization=1.0)
     measured = "digits_bounds" in measurements.ids()
     figure, axes = plt.subplots(
-        1, 3 if measured else 2, figsize=(12 if measured else 9, 4.4), layout="constrained"
+        1, 3 if measured else 2, figsize=(14 if measured else 9, 4.4), layout="constrained"
     )
     rows = _sweep(axes[0], problem, [(n, 0.5) for n in SIZES], 0)
     rows += _sweep(axes[1], problem, [(1000, p) for p in RATES], 1)
@@ -50,7 +50,7 @@ def draw(context: Context) -> Drawing:
         rows += _digits(axes[2])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     if measured:
-        axes[2].legend(fontsize=7)
+        axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     printed = {
         row["n"]: row["value"] / gap["value"]
         for row in rows
