@@ -121,7 +121,7 @@ def _start(n: Array, k: Array, failure: Array, upper: bool, likely: bool) -> Arr
     # which Newton's method comes to the root from one side.
     a, b = (k + 1.0, n - k) if upper else (k, n - k + 1.0)
     invert, tail = (betainccinv, betaincc) if upper else (betaincinv, betainc)
-    root = np.asarray(invert(a, b, failure))
+    root = np.asarray(invert(a, b, failure), dtype=np.float64)
     sound = np.abs(np.asarray(tail(a, b, root)) - failure) <= 1e-3 * np.minimum(
         failure, 1.0 - failure
     )

@@ -276,9 +276,8 @@ def _held_out(
                 "held_out_errors must come with loss_range=1, for a loss of 0 or 1, got "
                 f"loss_range={largest!r}; held_out_risk takes any loss"
             )
-        if risk is None:
-            risk = wrong / size
-    rows.append((hoeffding_name, lambda m: hoeffding(n=m, empirical_risk=risk, **scale), size, ()))
+    mean = wrong / size if risk is None else risk
+    rows.append((hoeffding_name, lambda m: hoeffding(n=m, empirical_risk=mean, **scale), size, ()))
     if errors is None:
         left_out[exact_name] = "needs held_out_errors"
     else:

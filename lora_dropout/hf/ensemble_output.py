@@ -87,7 +87,7 @@ class EnsembleForward:
                 loss = torch.stack(losses).mean(dim=0)
                 self.members_losses.append(loss.detach().float().mean())
             result = {"loss": loss, **result}
-        output = kind(**result) if kind is not dict else result
+        output: Any = kind(**result) if kind is not dict else result
         return output.to_tuple() if as_tuple else output
 
 
