@@ -140,7 +140,13 @@ def test_a_million_grid_points():
 
 def test_held_out_rows_come_from_unseen_examples_alone():
     """No training number moves them; 7 errors of 25 are 7, whatever the float of 7/25 times 25."""
-    base = {"delta": 0.05, "loss_range": 1.0, "dropout": 0.5, "curvature": 0.0, "regularization": 1.0}
+    base = {
+        "delta": 0.05,
+        "loss_range": 1.0,
+        "dropout": 0.5,
+        "curvature": 0.0,
+        "regularization": 1.0,
+    }
     found = set()
     for n, risk in ((25, 7 / 25), (10**6, 0.0), (1, 1.0)):
         rows = compare_bounds(
@@ -175,7 +181,10 @@ def test_each_row_takes_the_slope_of_its_own_loss():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"held_out_n": None}, "held_out_errors must come with held_out_n, got held_out_errors=300"),
+        (
+            {"held_out_n": None},
+            "held_out_errors must come with held_out_n, got held_out_errors=300",
+        ),
         ({"held_out_errors": None}, "held_out_n must come with held_out_errors or held_out_risk"),
         ({"held_out_errors": 3001}, r"held_out_errors must be in \[0, 3000\]"),
         ({"held_out_errors": 2.5}, "held_out_errors must be a whole number"),
