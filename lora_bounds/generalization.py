@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lora_bounds import checks
 from lora_bounds._risk import BOUNDED, IID, SYMMETRIC, risk_bound, risk_inputs
 from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.rounding import Array, Numbers, lower_root, plain, quiet
+from lora_bounds.rounding import Array, Numbers, lower_root, plain, quiet, quotient
 from lora_bounds.sparsity import root_penalty_weight
 from lora_bounds.stability import CLOSE, CURVATURE, LIPSCHITZ_REGULARISED, MINIMISERS, PSD
 from lora_bounds.uniform_risk import (
@@ -32,8 +32,6 @@ __all__ = [
     "uniform_stability_bound",
 ]
 
-_NORMAL = 1e-290
-_SUBNORMAL = 4.0 * float(np.finfo(np.float64).smallest_subnormal)
 _PAPER = "arXiv 2404.09610 v1"
 
 HYPOTHESIS_STABLE = Assumption(
@@ -42,14 +40,15 @@ HYPOTHESIS_STABLE = Assumption(
 )
 
 
-def _chebyshev(size: Array, failure: Array, largest: Array, root_term: Array) -> Array:
-    # hypot(C / sqrt(2 n delta), root_term / sqrt(delta)), the shape of Lemma 4.3.
-    # A step that ends among the subnormal numbers errs by one of them; divided by sqrt(delta), that
-    # may count. So what is divided is rounded up first, and the root of delta down.
-    root = lower_root(np.sqrt(failure))
-    floor = largest / (np.sqrt(2.0) * np.sqrt(size)) + np.where(largest < _NORMAL, _SUBNORMAL, 0.0)
-    scaled = np.where(root_term == 0.0, 0.0, root_term / root)
-    return np.hypot(floor / root, scaled)
+def _chebyshev(
+    size: Array, failure: Array, largest: Array, over: tuple[Array, ...], under: tuple[Array, ...]
+) -> Array:
+    # hypot(C / sqrt(2 n delta), sqrt(C) over / (under sqrt(delta))), the shape of Lemma 4.3.
+    root = np.sqrt(failure)
+    floor = quotient((largest,), (np.sqrt(2.0), np.sqrt(size), root))
+    scaled = quotient((np.sqrt(largest), *over), (*under, root))
+    still = np.any(np.broadcast_arrays(*(term == 0.0 for term in over)), axis=0)
+    return np.hypot(floor, np.where(still, 0.0, scaled))
 
 
 @checks.broadcasting
@@ -84,8 +83,7 @@ def lemma_4_3(
     with quiet():
         size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
         beta = checks.numbers("stability", stability, "[0, inf]")
-        root = np.sqrt(6.0) * np.sqrt(largest) * np.sqrt(beta)
-        slack = _chebyshev(size, failure, largest, root)
+        slack = _chebyshev(size, failure, largest, (np.sqrt(6.0) * np.sqrt(beta),), ())
         assumptions = (IID, BOUNDED, SYMMETRIC, HYPOTHESIS_STABLE)
         return risk_bound(
             risk + slack, failure, largest, "Lemma 4.3", f"{_PAPER}, Lemma 4.3", assumptions
@@ -135,9 +133,8 @@ def theorem_4_4(
         least = checks.numbers("curvature", curvature, "[0, inf)")
         weight = root_penalty_weight(dropout=dropout, regularization=regularization)
         denominator = lower_root(np.hypot(np.sqrt(least), np.sqrt(2.0) * weight))
-        ratio = np.where(eta == 0.0, 0.0, eta / np.where(eta == 0.0, 1.0, denominator))
-        root = np.sqrt(12.0) * np.sqrt(largest) * (ratio / np.sqrt(size))
-        slack = _chebyshev(size, failure, largest, root)
+        over, under = (np.asarray(np.sqrt(12.0)), eta), (denominator, np.sqrt(size))
+        slack = _chebyshev(size, failure, largest, over, under)
         assumptions = (IID, BOUNDED, SYMMETRIC, MINIMISERS, CLOSE, PSD, CURVATURE)
         return risk_bound(
             risk + slack,

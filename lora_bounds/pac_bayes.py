@@ -28,13 +28,14 @@ GRID = Assumption("grid before data", "the widths were fixed before the data")
 _KL_SOURCE = "Seeger 2002; Maurer 2004, arXiv cs/0411099, Theorem 5"
 
 
-def _norm_in_use(
+def _moves_in_use(
     law: LawName,
     dropout: ArrayLike,
     squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
     rows: ArrayLike,
+    width: Array,
 ) -> Array:
-    # The mean over masks of the squared norm of the moves of those entries that are in use.
+    # The mean over masks of half the squared norm over s², of the moves of entries in use.
     found = mask_law(law)
     p = checks.numbers("dropout", dropout, "[0, 1]")
     count = checks.numbers("rows", rows, "[1, inf]")
@@ -49,13 +50,14 @@ def _norm_in_use(
             f"squared_norm must be given by tensor under law={law!r}, which masks A alone, such as "
             f"{{'A': 1.0, 'B': 1.0}}, got squared_norm={checks.short(squared_norm)}"
         )
-    return np.asarray(
-        sum(
-            found.kl_factor(kind, dropout=p, rows=count)
-            * checks.numbers("squared_norm", norm, "[0, inf)")
-            for kind, norm in parts.items()
-        )
-    )
+    total = np.zeros(())
+    for kind, given in parts.items():
+        factor = np.asarray(found.kl_factor(kind, dropout=p, rows=count))
+        norm = checks.numbers("squared_norm", given, "[0, inf)")
+        part = rounding.quotient((0.5, factor, norm), (width, width))
+        # What moves at all does not vanish below the least of the floats.
+        total = total + np.where((factor > 0.0) & (norm > 0.0), np.maximum(part, 5e-324), 0.0)
+    return total
 
 
 @checks.broadcasting
@@ -92,9 +94,8 @@ def dropout_kl(
     3.0
     """
     with quiet():
-        norm = _norm_in_use(law, dropout, squared_norm, rows)
         s = checks.numbers("width", width, "(0, inf)")
-        return plain(np.asarray(0.5 * norm / s / s))
+        return plain(_moves_in_use(law, dropout, squared_norm, rows, s))
 
 
 def _excess_log(x: Array) -> Array:
@@ -270,7 +271,7 @@ def pac_bayes_dropout_bound(
         n=n, delta=failure, dropout=dropout, squared_norm=squared_norm, loss_range=range_,
         empirical_risk=risk[..., 0], rows=rows,
     )  # fmt: skip
-    norm = _norm_in_use(law, dropout, squared_norm, rows)
+    norm = 2.0 * _moves_in_use(law, dropout, squared_norm, rows, np.asarray(1.0))
     # The norm holds what the masks leave in use: as much as without masks counts in full.
     kl = dropout_kl(dropout=0.0, squared_norm=norm[..., None], width=grid, law="none")
     each = pac_bayes_kl_bound(

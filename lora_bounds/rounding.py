@@ -72,6 +72,29 @@ def down(value: Array) -> Array:
     return np.asarray(np.maximum(value * (1.0 - RELATIVE_SLACK) - ABSOLUTE_SLACK, 0.0))
 
 
+@np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
+def quotient(over: tuple[Numbers, ...], under: tuple[Numbers, ...]) -> Array:
+    """Multiply and divide without running out of the floats on the way.
+
+    Args:
+        over: factors, at least 0.
+        under: divisors, positive.
+
+    Returns:
+        Their product over their product: only the result itself may overflow or underflow.
+
+    >>> float(quotient((1e-200, 1e-200), (1e-300,)))
+    1e-100
+    """
+    value, exponent = np.asarray(1.0), np.asarray(0)
+    for factors, sign in ((over, 1), (under, -1)):
+        for factor in factors:
+            mantissa, power = np.frexp(factor)
+            value = value * mantissa if sign > 0 else value / mantissa
+            exponent = exponent + sign * power
+    return np.asarray(np.ldexp(value, exponent))
+
+
 def lower_root(value: Array) -> Array:
     """Take a computed root for the denominator of an upper bound.
 
