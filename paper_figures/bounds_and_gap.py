@@ -70,7 +70,8 @@ def draw(context: Context) -> Drawing:
             f"{min(printed.values()):.0f} to {max(printed.values()):.0f} times the mean gap. As "
             "the paper says, bounds by stability fall with p; the exact gap need not. "
             + (
-                "Right: digits adapters, constants measured; bounds above the frame are vacuous, "
+                f"Right: digits adapters, constants measured, delta = {_digits_delta():g}; bounds "
+                "above the frame are vacuous, "
                 "and those that cannot be computed there are left out."
                 if measured
                 else ""
@@ -131,6 +132,10 @@ def _sweep(
     axis.set_yscale("log")
     axis.set_ylim(1e-6, 1e2)
     return rows
+
+
+def _digits_delta() -> float:
+    return float(measurements.load("digits_bounds").settings["delta"])
 
 
 def _digits(axis: Axes) -> list[dict[str, Any]]:

@@ -97,7 +97,12 @@ def sizes(rows: Rows, label: str) -> set[float]:
 def laws(rows: Rows, label: str) -> set[float]:
     columns = [name for name in rows[0] if name.startswith("singular_value_")]
     spectra = np.array([[row[c] for c in columns] for row in having(rows, law=label)])
-    return set((spectra / spectra.sum(axis=1, keepdims=True)).mean(axis=0).tolist())
+    shares = (spectra / spectra.sum(axis=1, keepdims=True)).mean(axis=0)
+    train, test = (
+        float(np.mean([row[f"{part}_loss"] for row in having(rows, law=label)]))
+        for part in ("train", "test")
+    )
+    return {*shares.tolist(), test - train, test}
 
 
 NAMED: dict[str, Callable[[Rows, str], set[float]]] = {
@@ -138,11 +143,12 @@ def curves(axis: Axes) -> Iterator[tuple[Style, str, list[float]]]:
             if container.lines[0] is not None:
                 labels[id(container.lines[0])] = str(container.get_label())
         elif isinstance(container, BarContainer):
-            bars = [patch for patch in container.patches if np.isfinite(patch.get_height())]
+            across = container.orientation == "horizontal"
+            bars = list(container.patches)
             yield (
                 (to_rgba(bars[0].get_facecolor()), "bar", ""),
                 str(container.get_label()),
-                [float(bar.get_height()) for bar in bars],
+                [float(bar.get_width() if across else bar.get_height()) for bar in bars],
             )
     for line in axis.lines:
         if id(line) not in caps:
