@@ -37,7 +37,6 @@ from lora_bounds.linear import (
     minimizer,
     trained_update,
 )
-from lora_bounds.logistic import LogisticFit, leave_one_out_fits, logistic_fit, logistic_loss
 from lora_bounds.pac_bayes import (
     dropout_kl,
     geometric_widths,
@@ -83,6 +82,12 @@ if TYPE_CHECKING:
         sampled_dropout_risks,
     )
     from lora_bounds.held_out import clopper_pearson, hoeffding
+    from lora_bounds.logistic import (
+        LogisticFit,
+        leave_one_out_fits,
+        logistic_fit,
+        logistic_loss,
+    )
     from lora_bounds.regime_grid import RegimeMap, Rise, regime_map, rising_rates
     from lora_bounds.regimes import (
         CriticalRatio,
@@ -105,6 +110,10 @@ _LATER = {
     "dropout_limit_risks": "dropout_regimes",
     "dropout_turning_ratio": "dropout_regimes",
     "sampled_dropout_risks": "dropout_regimes",
+    "LogisticFit": "logistic",
+    "leave_one_out_fits": "logistic",
+    "logistic_fit": "logistic",
+    "logistic_loss": "logistic",
     "RegimeMap": "regime_grid",
     "Rise": "regime_grid",
     "regime_map": "regime_grid",

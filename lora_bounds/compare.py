@@ -1,6 +1,6 @@
 """All risk bounds for one problem, side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,6 +51,22 @@ class ComparedBound:
         return tuple(item.name for item in self.assumptions if item.checked is None)
 
 
+class Comparison(tuple[ComparedBound, ...]):
+    """The rows, with what is missing.
+
+    Attributes:
+        left_out: why each bound that has no row has none, by its name.
+    """
+
+    left_out: dict[str, str]
+
+    def __new__(cls, rows: Iterable[ComparedBound], left_out: dict[str, str]) -> "Comparison":
+        """Returns the rows as a tuple that knows what it leaves out."""
+        made = super().__new__(cls, rows)
+        made.left_out = dict(left_out)
+        return made
+
+
 def first_nonvacuous(bound: _BoundOfN, *, least: int = 1) -> float:
     """Find the least n at which a bound says something.
 
@@ -94,47 +110,62 @@ def compare_bounds(
     n: int,
     delta: float,
     dropout: float,
-    lipschitz: float,
     curvature: float,
     regularization: float,
     loss_range: float,
     empirical_risk: float,
+    lipschitz: float | None = None,
+    regularized_lipschitz: float | None = None,
     squared_norm: float | None = None,
     width: float | None = None,
     feldman_vondrak_constant: float | None = None,
-) -> tuple[ComparedBound, ...]:
+    held_out_n: int | None = None,
+    held_out_errors: int | None = None,
+    held_out_risk: float | None = None,
+) -> Comparison:
     """Compute every upper bound on the risk that the numbers given allow.
 
     Each holds with probability at least 1-δ by itself; the least of them does not. The stability
-    at each n is that of the same λ, p and constants.
+    at each n is that of the same λ, p and constants. A bound whose numbers are not given is left
+    out, with the reason in ``left_out``.
 
     Args:
-        n: sample size, at least 1; the held-out bounds suppose as many unseen examples.
+        n: size of the training sample, at least 1.
         delta: failure probability δ in [0, 1].
         dropout: the rate p in [0, 1].
-        lipschitz: Lipschitz constant of the loss of one example; Thm 4.4 as printed takes it for
-            its η, as a reader would.
         curvature: Lmin, at least 0.
         regularization: λ in [0, inf].
         loss_range: C, positive; losses lie in [0, C].
-        empirical_risk: in [0, C]; for PAC-Bayes that of the randomised predictor.
+        empirical_risk: on the training sample, in [0, C]; for PAC-Bayes that of the randomised
+            predictor.
+        lipschitz: ρ, the Lipschitz constant of the *plain* loss of one example, without the
+            penalty; all stability bounds but Thm 4.4 need it.
+        regularized_lipschitz: η, that of the *regularised* loss of one example, which Thm 4.4 as
+            printed takes as given.
         squared_norm: ‖A-A0‖² + ‖B-B0‖²; with ``width`` it adds the PAC-Bayes bound.
         width: the noise width s, fixed before the data.
         feldman_vondrak_constant: the constant that Feldman and Vondrak 2019 leave unnamed; with
             it, their bound is added.
+        held_out_n: number of examples that played no part in training or selection.
+        held_out_errors: mistakes among them: adds Clopper-Pearson, and Hoeffding; for C = 1, where
+            the loss may be 0 or 1.
+        held_out_risk: mean loss over them, in [0, C]: adds Hoeffding.
 
     Returns:
-        The rows, from the paper's own bound to the held-out ones; Clopper-Pearson's only for
-        C = 1, where the loss may be 0 or 1.
+        The rows, from the paper's own bound to the held-out ones, as a tuple with the attribute
+        ``left_out``.
 
     Raises:
-        ValueError: if only one of ``squared_norm`` and ``width`` is given.
+        ValueError: if only one of ``squared_norm`` and ``width`` is given, or held-out numbers do
+            not fit together.
 
     >>> rows = compare_bounds(
     ...     n=3668, delta=0.05, dropout=0.5, lipschitz=1.0, curvature=0.0, regularization=1.0,
     ...     loss_range=1.0, empirical_risk=0.1)
-    >>> [row.name for row in rows if not row.result.vacuous][:2]
-    ['Thm 4.4 as printed', 'Lemma 4.3, self-consistent stability']
+    >>> [row.name for row in rows if not row.result.vacuous][:1]
+    ['Lemma 4.3, self-consistent stability']
+    >>> rows.left_out["held-out, Clopper-Pearson"]
+    'needs held_out_n and held_out_errors'
     """
     if (squared_norm is None) != (width is None):
         raise ValueError(
@@ -148,66 +179,120 @@ def compare_bounds(
     if feldman_vondrak_constant is not None:
         checks.number("feldman_vondrak_constant", feldman_vondrak_constant, "(0, inf)")
     delta = checks.number("delta", delta, "[0, 1]")
-    lipschitz = checks.number("lipschitz", lipschitz, "[0, inf)")
+    if lipschitz is not None:
+        lipschitz = checks.number("lipschitz", lipschitz, "[0, inf)")
+    if regularized_lipschitz is not None:
+        checks.number("regularized_lipschitz", regularized_lipschitz, "[0, inf)")
     curvature = checks.number("curvature", curvature, "[0, inf)")
     regularization = checks.number("regularization", regularization, "[0, inf]")
     if squared_norm is not None and width is not None:
         squared_norm = checks.number("squared_norm", squared_norm, "[0, inf)")
         width = checks.number("width", width, "(0, inf)")
-    common: dict[str, Any] = {
-        "delta": delta,
-        "loss_range": loss_range,
-        "empirical_risk": empirical_risk,
-    }
-    penalty: dict[str, Any] = {
-        "dropout": dropout,
-        "regularization": regularization,
-        "lipschitz": lipschitz,
-    }
-    uniform = partial(uniform_stability, **penalty)
-    consistent = partial(self_consistent_stability, curvature=curvature, **penalty)
-
-    def stable(
-        bound: Callable[..., BoundResult], stability: Callable[..., BoundResult]
-    ) -> _BoundOfN:
-        return lambda size: bound(n=size, stability=stability(n=size).value, **common)
-
-    def counted(size: Array) -> BoundResult:
-        return clopper_pearson(n=size, delta=delta, errors=np.ceil(size * empirical_risk))
-
-    printed = partial(theorem_4_4, curvature=curvature, **penalty, **common)
-    from_uniform = uniform(n=n).assumptions
-    from_consistent = consistent(n=n).assumptions
-    named: list[tuple[str, _BoundOfN, tuple[Assumption, ...]]] = [
-        ("Thm 4.4 as printed", lambda size: printed(n=size), ()),
-        (
-            "Lemma 4.3, self-consistent stability",
-            stable(lemma_4_3, consistent),
-            from_consistent,
-        ),
-        ("Lemma 4.3, uniform stability", stable(lemma_4_3, uniform), from_uniform),
-        ("Bousquet-Elisseeff 2002", stable(uniform_stability_bound, uniform), from_uniform),
-        ("Feldman-Vondrak 2018", stable(feldman_vondrak_2018, uniform), from_uniform),
-        (
-            "Bousquet-Klochkov-Zhivotovskiy 2020",
-            stable(bousquet_klochkov_zhivotovskiy, uniform),
-            from_uniform,
-        ),
+    scale: dict[str, Any] = {"delta": delta, "loss_range": loss_range}
+    common: dict[str, Any] = {**scale, "empirical_risk": empirical_risk}
+    penalty: dict[str, Any] = {"dropout": dropout, "regularization": regularization}
+    named: list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]] = []
+    left_out: dict[str, str] = {}
+    if regularized_lipschitz is None:
+        left_out["Thm 4.4 as printed"] = "needs regularized_lipschitz"
+    else:
+        printed = partial(
+            theorem_4_4, lipschitz=regularized_lipschitz, curvature=curvature, **penalty, **common
+        )
+        named.append(("Thm 4.4 as printed", lambda size: printed(n=size), n, ()))
+    bounds: list[tuple[str, Callable[..., BoundResult], bool]] = [
+        ("Lemma 4.3, self-consistent stability", lemma_4_3, True),
+        ("Lemma 4.3, uniform stability", lemma_4_3, False),
+        ("Bousquet-Elisseeff 2002", uniform_stability_bound, False),
+        ("Feldman-Vondrak 2018", feldman_vondrak_2018, False),
+        ("Bousquet-Klochkov-Zhivotovskiy 2020", bousquet_klochkov_zhivotovskiy, False),
     ]
-    if feldman_vondrak_constant is not None and n >= 2:
+    if feldman_vondrak_constant is None or n < 2:
+        need = "feldman_vondrak_constant" if n >= 2 else "n of at least 2"
+        left_out["Feldman-Vondrak 2019"] = f"needs {need}"
+    else:
         sharp = partial(feldman_vondrak, constant=feldman_vondrak_constant)
-        named.append(("Feldman-Vondrak 2019", stable(sharp, uniform), from_uniform))
-    if squared_norm is not None and width is not None:
+        bounds.append(("Feldman-Vondrak 2019", sharp, False))
+    for name, bound, consistent in bounds:
+        if lipschitz is None:
+            left_out[name] = "needs lipschitz"
+            continue
+        stability: Callable[..., BoundResult] = (
+            partial(self_consistent_stability, curvature=curvature)
+            if consistent
+            else uniform_stability
+        )
+        known = partial(stability, lipschitz=lipschitz, **penalty)
+
+        def stable(
+            size: Array,
+            bound: Callable[..., BoundResult] = bound,
+            known: Callable[..., BoundResult] = known,
+        ) -> BoundResult:
+            return bound(n=size, stability=known(n=size).value, **common)
+
+        named.append((name, stable, n, known(n=n).assumptions))
+    if squared_norm is None or width is None:
+        left_out["PAC-Bayes dropout"] = "needs squared_norm and width"
+    else:
         divergence = dropout_kl(dropout=dropout, squared_norm=squared_norm, width=width)
         gibbs = partial(pac_bayes_kl_bound, kl=up(np.asarray(divergence)), **common)
-        named.append(("PAC-Bayes dropout", lambda size: gibbs(n=size), ()))
-    named.append(("held-out, Hoeffding", lambda size: hoeffding(n=size, **common), ()))
-    if loss_range == 1.0:
-        named.append(("held-out, Clopper-Pearson", counted, (ZERO_ONE,)))
-    return tuple(_row(name, bound, n, extra) for name, bound, extra in named)
+        named.append(("PAC-Bayes dropout", lambda size: gibbs(n=size), n, ()))
+    held, missing = _held_out(scale, held_out_n, held_out_errors, held_out_risk)
+    rows = [_row(name, bound, size, extra) for name, bound, size, extra in (*named, *held)]
+    return Comparison(rows, {**left_out, **missing})
 
 
-def _row(name: str, bound: _BoundOfN, n: int, extra: tuple[Assumption, ...]) -> ComparedBound:
+def _held_out(
+    scale: dict[str, Any], n: int | None, errors: int | None, risk: float | None
+) -> tuple[list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]], dict[str, str]]:
+    # The rows from unseen examples: never from the training risk, nor from the training n.
+    hoeffding_name, exact_name = "held-out, Hoeffding", "held-out, Clopper-Pearson"
+    given = {"held_out_errors": errors, "held_out_risk": risk}
+    if n is None:
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name} must come with held_out_n, got {name}={value!r} alone")
+        missing = {
+            hoeffding_name: "needs held_out_n, and held_out_risk or held_out_errors",
+            exact_name: "needs held_out_n and held_out_errors",
+        }
+        return [], missing
+    size, largest = checks.whole_number("held_out_n", n), scale["loss_range"]
+    if errors is None and risk is None:
+        raise ValueError(
+            "held_out_n must come with held_out_errors or held_out_risk, got "
+            f"held_out_n={n!r} alone"
+        )
+    rows: list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]] = []
+    left_out = {}
+    if risk is not None:
+        risk = checks.number("held_out_risk", risk, f"[0, {largest!r}]")
+    wrong = 0
+    if errors is not None:
+        wrong = checks.whole_number("held_out_errors", errors, least=0, most=size)
+        if largest != 1.0:
+            raise ValueError(
+                "held_out_errors must come with loss_range=1, for a loss of 0 or 1, got "
+                f"loss_range={largest!r}; held_out_risk takes any loss"
+            )
+    mean = wrong / size if risk is None else risk
+    rows.append((hoeffding_name, lambda m: hoeffding(n=m, empirical_risk=mean, **scale), size, ()))
+    if errors is None:
+        left_out[exact_name] = "needs held_out_errors"
+    else:
+
+        def counted(m: Array) -> BoundResult:
+            # The same share of mistakes, rounded up to a whole number of them in integers.
+            share = [-(-int(one) * wrong // size) for one in np.ravel(m)]
+            whole = np.reshape(np.array(share, dtype=np.float64), np.shape(m))
+            return clopper_pearson(n=m, delta=scale["delta"], errors=whole)
+
+        rows.append((exact_name, counted, size, (ZERO_ONE,)))
+    return rows, left_out
+
+
+def _row(name: str, bound: _BoundOfN, n: float, extra: tuple[Assumption, ...]) -> ComparedBound:
     result = bound(np.asarray(float(n)))
     least = 2 if name == "Feldman-Vondrak 2019" else 1
     assumptions = dict.fromkeys((*result.assumptions, *extra))

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_bounds import checks
+from lora_bounds.held_out import clopper_pearson
+from lora_bounds.results import Direction
+
+_SIDES: tuple[Direction, Direction] = ("lower", "upper")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def check_frequency(
         claim: The claim on trial.
         trials: Number of independent trials.
         seed: Seed of the numpy generator.
-        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
+        error_probability: Largest probability of rejecting a true claim, in (0, 1).
 
     Returns:
         The result; not rejected means not rejected, nothing more.
@@ -85,8 +89,8 @@ def check_frequency(
 
 
 def _check_trials(trials: int, error_probability: float) -> None:
-    checks.whole_number("trials", trials, most=2**53)
-    checks.number("error_probability", error_probability, "[1e-50, 1)")  # SciPy's limits end there
+    checks.whole_number("trials", trials, most=2**53 - 1)
+    checks.number("error_probability", error_probability, "(0, 1)")
 
 
 def judge_frequency(
@@ -104,7 +108,7 @@ def judge_frequency(
         failures: How often the bad event happened.
         trials: Number of independent trials, fixed in advance.
         probability: The claimed upper bound on the bad event's probability.
-        error_probability: Largest probability of rejecting a true claim, at least 1e-50.
+        error_probability: Largest probability of rejecting a true claim, in (0, 1).
 
     Returns:
         The result; not rejected means not rejected, nothing more.
@@ -112,17 +116,19 @@ def judge_frequency(
     Raises:
         ValueError: an argument is out of range.
     """
-    from scipy.stats import beta
-
     _check_trials(trials, error_probability)
     checks.instance("name", name, str, "a text")
     checks.whole_number("failures", failures, least=0, most=trials)
     checks.number("probability", probability, "[0, 1]")
-    lower = float(beta.ppf(error_probability, failures, trials - failures + 1)) if failures else 0.0
-    upper = (
-        float(beta.isf(error_probability, failures + 1, trials - failures))
-        if failures < trials
-        else 1.0
+    lower, upper = (
+        float(
+            np.asarray(
+                clopper_pearson(
+                    n=trials, delta=error_probability, errors=failures, direction=side
+                ).value
+            )
+        )
+        for side in _SIDES
     )
     rejected = lower > probability
     return FrequencyResult(name, trials, failures, lower, upper, rejected, error_probability)

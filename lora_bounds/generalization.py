@@ -32,6 +32,8 @@ __all__ = [
     "uniform_stability_bound",
 ]
 
+_NORMAL = 1e-290
+_SUBNORMAL = 4.0 * float(np.finfo(np.float64).smallest_subnormal)
 _PAPER = "arXiv 2404.09610 v1"
 
 HYPOTHESIS_STABLE = Assumption(
@@ -42,9 +44,12 @@ HYPOTHESIS_STABLE = Assumption(
 
 def _chebyshev(size: Array, failure: Array, largest: Array, root_term: Array) -> Array:
     # hypot(C / sqrt(2 n delta), root_term / sqrt(delta)), the shape of Lemma 4.3.
-    floor = largest / (np.sqrt(2.0) * np.sqrt(size) * np.sqrt(failure))
-    scaled = np.where(root_term == 0.0, 0.0, root_term / np.sqrt(failure))
-    return np.hypot(floor, scaled)
+    # A step that ends among the subnormal numbers errs by one of them; divided by sqrt(delta), that
+    # may count. So what is divided is rounded up first, and the root of delta down.
+    root = lower_root(np.sqrt(failure))
+    floor = largest / (np.sqrt(2.0) * np.sqrt(size)) + np.where(largest < _NORMAL, _SUBNORMAL, 0.0)
+    scaled = np.where(root_term == 0.0, 0.0, root_term / root)
+    return np.hypot(floor / root, scaled)
 
 
 @checks.broadcasting

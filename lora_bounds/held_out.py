@@ -5,20 +5,14 @@ They need no property of the model, only that the n held-out examples are indepe
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc, betaincc, betainccinv, betaincinv
 
-from lora_bounds import checks, rounding
+from lora_bounds import binomial, checks, rounding
 from lora_bounds._risk import BOUNDED, IID, risk_inputs
 from lora_bounds.pac_bayes import kl_inverse
 from lora_bounds.results import Assumption, BoundResult, Direction, conclude, confidence_of
 from lora_bounds.rounding import Array, quiet
 
 UNSEEN = Assumption("unseen data", "the held-out examples played no part in training or selection")
-
-# Scipy's incomplete beta functions and their inverses are compared with balls in the tests. They
-# fail for some tails of 1e-300; from 1e-100 on they are within this slack.
-_INVERSE_SLACK = 1e-11
-_LEAST_TAIL = 1e-100
 
 
 @checks.broadcasting
@@ -72,8 +66,9 @@ def clopper_pearson(
     """Bound a 0-1 risk by the exact binomial tail.
 
     The upper bound is the largest R under which at most ``errors`` mistakes in n have probability
-    δ or more; it holds with probability at least 1-δ over the held-out sample. For δ below 1e-100
-    Chernoff's bound, a little wider, takes its place unless no example or every one is a mistake.
+    δ or more; it holds with probability at least 1-δ over the held-out sample. The limit is moved
+    outward until the tail itself says so (see `lora_bounds.binomial`). From n = 2^53 on Chernoff's
+    bound, a little wider, takes its place.
 
     Args:
         n: number of held-out examples, at least 1.
@@ -93,46 +88,32 @@ def clopper_pearson(
         failure = checks.numbers("delta", delta, "[0, 1]")
         wrong = checks.count("errors", errors, least=0)
         checks.at_most("errors", wrong, "n", size)
-        if direction == "upper":
-            value, trivial = _upper(size, failure, wrong), np.ones(())
-        else:
-            value, trivial = _lower(size, failure, wrong), np.zeros(())
+        shape = np.broadcast_shapes(size.shape, failure.shape, wrong.shape)
+        flat = [np.broadcast_to(item, shape).ravel() for item in (size, wrong, failure)]
+        value = np.empty(flat[0].shape)
+        exact = flat[0] < binomial.LARGEST
+        for rows, limit in ((exact, binomial.binomial_limit), (~exact, _chernoff)):
+            if rows.any():
+                value[rows] = limit(*(item[rows] for item in flat), upper=direction == "upper")
         return _held_out(
-            value, failure, trivial, direction, "Clopper-Pearson", "Clopper and Pearson 1934"
+            value.reshape(shape),
+            failure,
+            np.asarray(float(direction == "upper")),
+            direction,
+            "Clopper-Pearson",
+            "Clopper and Pearson 1934",
         )
 
 
-def _upper(size: Array, failure: Array, wrong: Array) -> Array:
-    right = size - wrong
-    a, b = wrong + 1.0, np.maximum(right, 1.0)
-    root = np.asarray(betainccinv(a, b, failure))
-    sound = np.abs(betaincc(a, b, root) - failure) <= 1e-6 * failure
-    sound &= failure >= _LEAST_TAIL
-    chernoff = np.asarray(kl_inverse(empirical_risk=wrong / size, bound=_exponent(size, failure)))
-    general = np.where(sound, root * (1.0 + _INVERSE_SLACK), chernoff)
-    none = -np.expm1(np.log(failure) / size)
-    value = np.where(wrong == 0.0, none, general)
-    certain = (right == 0.0) | (failure == 0.0)
-    return np.where(certain, 1.0, np.minimum(value, 1.0))
-
-
-def _lower(size: Array, failure: Array, wrong: Array) -> Array:
-    right = size - wrong
-    a, b = np.maximum(wrong, 1.0), right + 1.0
-    root = np.asarray(betaincinv(a, b, failure))
-    sound = np.abs(betainc(a, b, root) - failure) <= 1e-6 * failure
-    sound &= failure >= _LEAST_TAIL
-    chernoff = np.asarray(kl_inverse(empirical_risk=right / size, bound=_exponent(size, failure)))
-    # 1 - chernoff cancels, so an absolute amount is taken off.
-    general = np.where(sound, root * (1.0 - _INVERSE_SLACK), np.maximum(1 - chernoff - 1e-15, 0.0))
-    every = np.exp(np.log(failure) / size) * (1.0 - 5e-13)
-    value = np.where(right == 0.0, every, general)
-    return np.where((wrong == 0.0) | (failure == 0.0), 0.0, value)
-
-
-def _exponent(size: Array, failure: Array) -> Array:
-    # P(mean of n on the far side) <= exp(-n kl), Chernoff.
-    return np.asarray(rounding.up(-np.log(failure) / size))
+def _chernoff(size: Array, wrong: Array, failure: Array, *, upper: bool) -> Array:
+    # P(mean of n on the far side) <= exp(-n kl).
+    exponent = np.asarray(rounding.up(-np.log(failure) / size))
+    risk = wrong / size if upper else (size - wrong) / size
+    limit = np.asarray(kl_inverse(empirical_risk=risk, bound=exponent))
+    # 1 - limit cancels, so an absolute amount is taken off.
+    value = limit if upper else np.maximum(1.0 - limit - 1e-15, 0.0)
+    nothing = (wrong == (size if upper else 0.0)) | (failure == 0.0)
+    return np.where(nothing, float(upper), np.minimum(value, 1.0))
 
 
 def _held_out(
@@ -146,4 +127,5 @@ def _held_out(
         direction=direction,
         confidence=confidence_of(failure),
         trivial=trivial,
+        exact=name == "Clopper-Pearson",  # rounded outward where it was computed
     )

@@ -82,16 +82,33 @@ def shrinkage_risks(
     checks.instance("spectrum", spectrum, Spectrum)
     signal = checks.number("signal_power", signal_power, "[0, inf)")
     noise = checks.number("noise_variance", noise_variance, "[0, inf)")
+    missing = (1.0 - shrinkage) ** 2
+    gained = missing * (1.0 - spectrum.values)
+    return _risks(spectrum, shrinkage, missing, gained, signal, noise)
+
+
+def _risks(
+    spectrum: Spectrum,
+    shrinkage: Array,
+    missing: Array,
+    gained: Array,
+    signal: float,
+    noise: float,
+) -> SpectralRisks:
+    # missing is (1 - shrinkage)², gained has the mean of missing (1 - μ).
     values, weights = spectrum.values, spectrum.weights
     share = noise / spectrum.aspect
-    missing = (1.0 - shrinkage) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = np.where(values == 0.0, 0.0, shrinkage**2 / values)
     fitted = (2.0 * shrinkage - shrinkage**2) @ weights
     spread = squares @ weights
     test = (signal * (missing @ weights) + noise + share * spread) / 2.0
-    train = (signal * (missing @ (weights * values)) + noise - share * fitted) / 2.0
-    gap = (signal * (missing @ (weights * (1.0 - values))) + share * (spread + fitted)) / 2.0
+    # σ² (1 - (d/n) E[1 - missing]), without cancellation: a kernel (n < d) fits all the noise.
+    kernel = values == 0.0
+    free = 0.0 if kernel.any() else noise * ((spectrum.aspect - 1.0) / spectrum.aspect)
+    unfit = free + share * (missing @ np.where(kernel, 0.0, weights))
+    train = (signal * (missing @ (weights * values)) + unfit) / 2.0
+    gap = (signal * (gained @ weights) + share * (spread + fitted)) / 2.0
     return SpectralRisks(*(plain(np.asarray(risk)) for risk in (train, test, gap)))
 
 
@@ -122,12 +139,15 @@ def ridge_risks(
     w = checks.numbers("weight", weight, "[0, inf)")
     values = spectrum.values
     column = w[..., None]
-    shrinkage = values / np.where(values > 0.0, values + column, 1.0)
+    signal = checks.number("signal_power", signal_power, "[0, inf)")
+    noise = checks.number("noise_variance", noise_variance, "[0, inf)")
+    sums = np.where(values > 0.0, values + column, 1.0)
+    missing = np.where(values > 0.0, column / sums, 1.0) ** 2
+    # The mean of μ is 1: less missing at μ = 1, the terms of the gap are all positive.
+    tail = (1.0 + values + 2.0 * column) / (1.0 + column) / (1.0 + column)
     with quiet():
-        risks = shrinkage_risks(
-            spectrum=spectrum, shrinkage=shrinkage, signal_power=signal_power,
-            noise_variance=noise_variance,
-        )  # fmt: skip
+        gained = missing * (1.0 - values) ** 2 * tail
+        risks = _risks(spectrum, values / sums, missing, gained, signal, noise)
     sure = np.where((w == 0.0) & (not spectrum.invertible), risks.train, risks.test)
     checks.representable(
         (risks.train, sure), signal_power=signal_power, noise_variance=noise_variance
@@ -159,10 +179,18 @@ def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
     # μ/(μ+w)³ but for a factor that keeps it from under- and overflow for every w.
     least = float(values[values > 0.0].min(initial=np.inf))
     positive = np.where(values > 0.0, values, 1.0)
-    tilted = values * ((least + column) / (positive + column)) ** 3
-    tilted = tilted * spectrum.weights
-    mean = np.sum(tilted * values, axis=-1) / np.sum(tilted, axis=-1)
-    return plain(np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * (1.0 - mean), 0.0))
+    steep = ((least + column) / (positive + column)) ** 3
+    total = np.sum(values * steep * spectrum.weights, axis=-1)
+    if spectrum.aspect < 1.0:
+        short = 1.0 - np.sum(values**2 * steep * spectrum.weights, axis=-1) / total
+    else:
+        # The mean of 1 - μ under it; that of μ itself is 1, so the same at μ = 1 is taken off
+        # first: both are near 0 where n/d is large.
+        whole = 1.0 + column
+        part = (values + column) / whole
+        above = values * steep * (1.0 + part + part**2) / whole - ((least + column) / whole) ** 3
+        short = np.sum((1.0 - values) ** 2 * above * spectrum.weights, axis=-1) / total
+    return plain(np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * short, 0.0))
 
 
 def _peak(spectrum: Spectrum, most: float) -> tuple[float, float]:

@@ -5,16 +5,16 @@ H = XᵀX/n + 2 λ q I and the hat matrix X H⁻¹ Xᵀ / n gives leave-one-out 
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_bounds import checks
+from lora_bounds.least_squares import LeastSquares, floats, full_rank, remove_each
 from lora_bounds.rounding import Array
 from lora_bounds.sparsity import penalty_weight
 from lora_bounds.stability import Convention
-
-_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,28 +87,16 @@ def _problem(
     return _Problem(x, y, start, weight)
 
 
-def _hessian(x: Array, weight: float) -> Array:
-    hessian = x.T @ x / len(x) + 2.0 * weight * np.eye(x.shape[1])
-    least, most = np.linalg.eigvalsh(hessian)[[0, -1]]
-    if least <= most * 1e-14:
+def _least_squares(problem: _Problem, kept: int | None = None) -> LeastSquares:
+    # Eq. 11 times 2 n is ‖c - X m‖² + 2 n λ q ‖m‖² for the move m; `kept` stands for n.
+    x = problem.x
+    if problem.weight == 0.0 and not full_rank(x):
         raise ValueError(
             "the minimiser must be unique, got inputs of deficient rank with "
-            f"regularization * q = {weight!r}"
+            f"regularization * q = {problem.weight!r}"
         )
-    return np.asarray(hessian)
-
-
-def _condition(hessian: Array) -> float:
-    values = np.linalg.eigvalsh(hessian)
-    return float(values[-1] / values[0])
-
-
-def _solve(problem: _Problem, weight: float) -> tuple[Array, Array, Array]:
-    # θ, residuals and H⁻¹Xᵀ for a weight of the penalty.
-    inverse = np.asarray(np.linalg.solve(_hessian(problem.x, weight), problem.x.T), np.float64)
-    centered = problem.y - problem.x @ problem.start
-    theta = problem.start + inverse @ centered / len(problem.x)
-    return theta, problem.y - problem.x @ theta, inverse
+    count = len(x) if kept is None else kept
+    return LeastSquares(x, 2 * count * Fraction(problem.weight))
 
 
 @checks.representing
@@ -136,9 +124,16 @@ def ridge_fit(
     array([1.])
     """
     problem = _problem(inputs, targets, regularization, dropout, center)
-    theta, residuals, _ = _solve(problem, problem.weight)
-    least = float(np.linalg.eigvalsh(problem.x.T @ problem.x / len(problem.x))[0])
-    return RidgeFit(theta, float(np.mean(residuals**2) / 2.0), max(least, 0.0))
+    system = _least_squares(problem)
+    centered = system.centered(problem.y, problem.start)
+    residuals = floats(system.residuals(centered))
+    n, d = problem.x.shape
+    least = float(np.linalg.svd(problem.x, compute_uv=False)[-1]) if n >= d else 0.0
+    return RidgeFit(
+        problem.start + floats(system.solve(centered)),
+        float(np.mean(residuals**2) / 2.0),
+        (least / np.sqrt(n)) ** 2,
+    )
 
 
 @checks.representing
@@ -177,25 +172,18 @@ def leave_one_out(
     n = len(problem.x)
     if n < 2:
         raise ValueError(f"inputs must hold at least 2 examples, got inputs of {n}")
-    theta, residuals, _ = _solve(problem, problem.weight)
-    scale = 1.0 if convention == "1/n" else (n - 1) / n
-    start, start_residuals, inverse = _solve(problem, problem.weight * scale)
-    leverage = np.sum(inverse.T * problem.x, axis=1) / n
-    # A leverage of 1 leaves a singular problem; rounding hides it behind the condition.
-    unsure = 1e-12 + 100.0 * _EPS * _condition(_hessian(problem.x, problem.weight * scale))
-    if np.any(leverage >= 1.0 - unsure):
+    full = _least_squares(problem)
+    kept = full if convention == "1/n" else _least_squares(problem, n - 1)
+    found = remove_each(kept, full, problem.y, problem.start)
+    if found is None:
         raise ValueError(
             "every S^i must have a unique minimiser, as far as floats can tell, got inputs with an "
-            f"example of leverage {float(leverage.max())!r}, known to {unsure:.1e}"
+            f"example of leverage {float(np.max(kept.hat))!r}"
         )
-    left_out = start_residuals / (1.0 - leverage)
-    solutions = start - inverse.T * (left_out / n)[:, None]
-    changes = (left_out**2 - residuals**2) / 2.0
-    norms = np.sum((solutions - problem.start) ** 2, axis=1)
-    penalty_change = problem.weight * (norms - np.sum((theta - problem.start) ** 2))
-    regularized = changes + penalty_change
+    changes = found.square_changes / 2.0
+    regularized = changes + problem.weight * found.norm_changes
     return LeaveOneOut(
-        solutions,
+        problem.start + found.moves,
         changes,
         regularized,
         float(np.mean(np.abs(changes))),
@@ -258,9 +246,10 @@ def expected_risks(
     problem = _problem(x, np.zeros(len(x)), regularization, dropout, center)
     sigma = checks.second_moment("second_moment", second_moment, size=target.size)
     variance = checks.number("noise", noise, "[0, inf)") ** 2
-    hessian, n = _hessian(x, problem.weight), len(x)
-    bias = -2.0 * problem.weight * np.linalg.solve(hessian, target - problem.start)
-    spread = np.linalg.solve(hessian, x.T) / n
+    n = len(x)
+    system = _least_squares(problem)
+    bias = -system.shrunk(target - problem.start)
+    spread = floats(system.inverse)
     hat = x @ spread
     test = bias @ sigma @ bias + variance * (np.sum((sigma @ spread) * spread) + 1.0)
     train = np.mean((x @ bias) ** 2) + variance * np.mean(np.sum((np.eye(n) - hat) ** 2, axis=1))

@@ -7,7 +7,7 @@ form, so every function of `lora_bounds.regimes` takes either.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import lgamma, log, sqrt
+from math import ceil, lgamma, log, log2, sqrt
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -17,6 +17,7 @@ from lora_bounds.rounding import Array
 
 _ORDER = 16  # Gauss-Legendre nodes a panel
 _REACH = 9.0  # P(a singular value lies farther out than its limit) <= exp(-9²/2) < 3e-18
+_MOST_HALVINGS = 505  # then eigenvalues underflow
 _TRACE_TOLERANCE = 1e-9
 MOST = 10**5  # beyond it, exponentials underflow for every number of inputs but a few
 
@@ -61,10 +62,10 @@ def _panels(edges: Array) -> _Panels:
     return _Panels(middle[:, None] + half[:, None] * x, half[:, None] * w, half)
 
 
-def _graded(edges: Array) -> Array:
+def _graded(edges: Array, halvings: int = 24) -> Array:
     # The first panel is halved towards its start again and again: 1/(μ + w) is steep there.
     step = edges[1] - edges[0]
-    inner = edges[0] + step * 0.5 ** np.arange(24, 0, -1)
+    inner = edges[0] + step * 0.5 ** np.arange(halvings, 0, -1)
     return np.concatenate([edges[:1], inner, edges[1:]])
 
 
@@ -164,7 +165,7 @@ def marchenko_pastur(*, aspect: float) -> Spectrum:
     [(1-√γ)², (1+√γ)²]; μ = 1 + γ - 2 √γ cos θ makes the density (2/π) sin²θ/μ in θ.
 
     Args:
-        aspect: n/d, positive.
+        aspect: n/d, in [1e-100, 1e20]: beyond, eigenvalues are 1 to double precision.
 
     Returns:
         The distribution.
@@ -173,12 +174,17 @@ def marchenko_pastur(*, aspect: float) -> Spectrum:
     >>> round(float(found.weights @ found.values**2), 12)  # 1 + d/n
     1.5
     """
-    ratio = checks.number("aspect", aspect, "[1e-100, 1e100]")
+    ratio = checks.number("aspect", aspect, "[1e-100, 1e20]")
     root = sqrt(1.0 / ratio)
-    panels = _panels(_graded(np.linspace(0.0, np.pi, 65)))
+    # 1 - √γ and the θ at which the rest of μ is its square: 1/μ peaks there, so panels go below.
+    edge = (ratio - 1.0) / ratio / (1.0 + root)
+    peak, step = abs(edge) / sqrt(root), np.pi / 64
+    halvings = ceil(log2(step / peak)) + 4 if peak > 0.0 else _MOST_HALVINGS
+    grid = _graded(np.linspace(0.0, np.pi, 65), min(max(halvings, 24), _MOST_HALVINGS))
+    panels = _panels(grid)
     theta = panels.nodes.ravel()
     # (1-√γ)² + 4 √γ sin²(θ/2), which does not cancel near θ = 0.
-    values = (1.0 - root) ** 2 + 4.0 * root * np.sin(theta / 2.0) ** 2
+    values = edge**2 + 4.0 * root * np.sin(theta / 2.0) ** 2
     weights = 2.0 / np.pi * np.sin(theta) ** 2 / values * panels.weights.ravel()
     if ratio < 1.0:
         values, weights = np.append(0.0, values), np.append(1.0 - ratio, weights)

@@ -21,10 +21,12 @@ Testing a bound of your own against Thm 4.4 takes ten lines:
 The extra ``test`` brings Hypothesis; the rest of the package does without it.
 """
 
+import importlib
 from typing import Literal
 
 import numpy as np
 
+import lora_bounds
 from lora_bounds.laws import MASK_LAWS
 from lora_bounds.losses import LOSSES, Loss
 from lora_bounds.problems import (
@@ -40,6 +42,12 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess by 
     raise ImportError(
         "lora_bounds.strategies needs hypothesis: pip install 'lora-dropout[test]'"
     ) from error
+
+# Whatever the functions under test import when first used, mpmath and scipy above all, is imported
+# now: in the first example it would count against Hypothesis's deadline.
+importlib.import_module("mpmath")
+for _name in lora_bounds.__all__:
+    getattr(lora_bounds, _name)
 
 Conditioning = Literal["well", "ill"]
 

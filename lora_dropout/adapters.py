@@ -44,7 +44,6 @@ class AdapterLinear(MaskedLayer):
         self.config = config
         self.name = name
         self.active: Active = None
-        self.rows: int | None = None
         # What was merged and how; a tuple hides the parameter from the module.
         self._unmerged: tuple[nn.Parameter, Inference] | None = None
         # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling
@@ -96,16 +95,18 @@ class AdapterLinear(MaskedLayer):
         """Apply the adapted layer.
 
         Args:
-            x: Input, shape (R, ..., in_features), the batch first.
+            x: Input, shape (..., in_features).
 
         Returns:
-            Output, shape (R, ..., out_features).
+            Output, shape (..., out_features).
 
         Raises:
             MergedError: If the layer is merged and training mode is on, or a mask or another
                 inference mode is asked for.
-            ValueError: If `x` is on another device, or its leading dimension is not the batch.
+            ValueError: If `x` is on another device, or the examples of the instances in this pass
+                cannot be told apart in it.
         """
+        self.called = True
         if self._unmerged is not None:
             if self.training or self.active not in (None, self._unmerged[1]):
                 raise MergedError(
@@ -116,12 +117,11 @@ class AdapterLinear(MaskedLayer):
         A, B = self.factors()
         check_same_device(x=x, A=A, B=B)
         mask, factor = self._mask_and_factor(x.device)
-        if mask is not None:
-            self._check_rows(x, mask.n_instances)
+        place = None if mask is None else self._place(x, mask.n_instances)
         output = self.base_layer(x)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=self.scaling * factor, place=place)
         return output + update.to(output.dtype)
 
     def delta_weight(self, inference: Inference | None = None) -> Tensor:

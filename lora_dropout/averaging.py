@@ -16,7 +16,7 @@ from lora_dropout.checks import check_choice, check_type
 
 Average = Literal["probabilities", "sigmoids", "outputs", "logits"]
 
-_CHUNK = 1 << 20  # numbers worked on at once: temporaries stay small beside the outputs
+_CHUNK = 1 << 18  # numbers worked on at once: temporaries stay small beside the outputs
 
 
 class Averaging(NamedTuple):
@@ -174,7 +174,6 @@ class MemberMean:
         self.kind: str = "outputs" if averaging.kind == "logits" else averaging.kind
         self.axis = averaging.axis
         self.count = 0
-        self._sums: list[Tensor] = []
 
     def add(self, member: Tensor) -> None:
         """Add a member.
@@ -188,17 +187,21 @@ class MemberMean:
         rows = member.detach().reshape(self._rows)
         step = max(1, _CHUNK // max(1, math.prod(rows.shape[1:])))
         for start in range(0, len(rows), step):
-            part = rows[start : start + step].to(self._sums[0].dtype)
-            totals = [total[start : start + step] for total in self._sums]
+            part = rows[start : start + step].to(self._mean.dtype)
+            mean = self._mean[start : start + step]
             if self.kind == "outputs":
-                _add_to_mean(totals[0], part, self.count)
+                _move(mean, part, self._weighted(mean, part))
             elif self.kind == "sigmoids":
-                torch.logaddexp(totals[0], F.logsigmoid(part), out=totals[0])
-                torch.logaddexp(totals[1], F.logsigmoid(-part), out=totals[1])
+                _move(mean, part, self._log_odds(mean, part))
             else:
                 scale = part.logsumexp(dim=1, keepdim=True)
-                torch.logaddexp(totals[0], part - scale, out=totals[0])
-                _add_to_mean(totals[1], scale, self.count)
+                first, moved = (scales[start : start + step] for scales in self._scales)
+                if self.count == 1:
+                    first.copy_(scale)
+                scale -= first
+                part = part - scale  # now all members have the normaliser of the first
+                _move(mean, part, self._log_mean(mean, part))
+                _move(moved, scale, self._weighted(moved, scale))
 
     def result(self) -> Tensor:
         """The average of the members added; no more can be added then.
@@ -207,13 +210,26 @@ class MemberMean:
             Outputs of a member's shape and type: their softmax over the axis, their sigmoid, or
             they themselves are the mean of the members'.
         """
-        first = self._sums[0]
-        if self.kind == "sigmoids":
-            first -= self._sums[1]
-        elif self.kind == "probabilities":
-            first -= math.log(self.count)
-            first += self._sums[1]
-        return first.reshape(self._shape).to(self._dtype)
+        if self.kind == "probabilities":
+            self._mean += self._scales[1]
+        return self._mean.reshape(self._shape).to(self._dtype)
+
+    def _weighted(self, mean: Tensor, value: Tensor) -> Tensor:
+        if self.count == 1:
+            return value
+        return mean * ((self.count - 1) / self.count) + value / self.count
+
+    def _log_mean(self, mean: Tensor, value: Tensor) -> Tensor:
+        if self.count == 1:
+            return value
+        old = mean + math.log((self.count - 1) / self.count)
+        return torch.logaddexp(old, value - math.log(self.count))
+
+    def _log_odds(self, mean: Tensor, value: Tensor) -> Tensor:
+        if self.count == 1:
+            return value
+        true = self._log_mean(F.logsigmoid(mean), F.logsigmoid(value))
+        return true - self._log_mean(F.logsigmoid(-mean), F.logsigmoid(-value))
 
     def _start(self, member: Tensor) -> None:
         shape = member.shape
@@ -230,18 +246,13 @@ class MemberMean:
                 self.kind = "outputs"
             else:
                 self._rows = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
-        sums = [torch.zeros(self._rows, dtype=wide, device=member.device)]
-        if self.kind != "outputs":
-            sums[0].fill_(-math.inf)
-            sums.append(
-                sums[0].clone() if self.kind == "sigmoids" else torch.zeros_like(sums[0][:, :1])
-            )
-        self._sums = sums
+        self._mean = torch.zeros(self._rows, dtype=wide, device=member.device)
+        # The log-normaliser of the first member, and how far the mean of all is from it.
+        self._scales = [torch.zeros_like(self._mean[:, :1]) for _ in range(2)]
 
 
-def _add_to_mean(mean: Tensor, value: Tensor, count: int) -> None:
+def _move(mean: Tensor, value: Tensor, moved: Tensor) -> None:
     # Equal members give themselves, to the last bit, and infinite ones no NaN.
-    moved = mean * ((count - 1) / count) + value / count
     mean.copy_(torch.where(mean == value, mean, moved))
 
 

@@ -1,7 +1,10 @@
-"""Calibration and proper scores of class probabilities; expected calibration error by torchmetrics.
+"""Calibration and proper scores of class probabilities.
 
-All take probabilities of shape (n, classes) and class indices of shape (n,). Their intervals are in
-`lora_dropout.probes.quality`.
+All take probabilities of shape (n, classes), of any floating-point dtype, and class indices of
+shape (n,), and compute in float64. Their intervals are in `lora_dropout.probes.quality`.
+
+Bins are our own: torchmetrics puts a confidence of 1 into a bin beyond the last, and one on an
+edge into the bin below where its float32 edges are rounded up.
 """
 
 from dataclasses import dataclass
@@ -12,9 +15,8 @@ from torch.nn import functional as F
 
 from lora_dropout.checks import check_count, check_same_device, check_tensor, short
 
-# torchmetrics puts a confidence of exactly 1 into a bin of its own, beyond the last.
-_BELOW_ONE = 1.0 - 2.0**-20
 _MOST_BINS = 10**6
+_LEAST_TOLERANCE = 1e-3  # of a row's sum, in dtypes that are finer
 
 
 def expected_calibration_error(
@@ -25,24 +27,13 @@ def expected_calibration_error(
     Args:
         probabilities: Shape (n, classes), rows sum to 1.
         targets: Class indices, shape (n,).
-        n_bins: Number of bins, each with its lower edge; the last has both.
+        n_bins: Number of bins, each with its lower edge; the last has both. On the edge k/n_bins
+            is the number of the probabilities' dtype next to it.
 
     Returns:
         The sum over bins of the share of examples times |accuracy - mean confidence|, in [0, 1].
     """
-    # Here, not above: torchmetrics imports transformers where it is installed, which takes seconds.
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
-    probabilities = check_probabilities(probabilities, targets).float()
-    error = multiclass_calibration_error(
-        probabilities.clamp(max=_BELOW_ONE),
-        targets,
-        probabilities.shape[1],
-        n_bins,
-        validate_args=False,
-    )
-    return float(error)
+    return float(calibration_terms(probabilities, targets, n_bins=n_bins).mean())
 
 
 def calibration_terms(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> Tensor:
@@ -63,7 +54,7 @@ def calibration_terms(probabilities: Tensor, targets: Tensor, *, n_bins: int = 1
     n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
     confidence, label = check_probabilities(probabilities, targets).max(dim=1)
     surplus = confidence.double() - (label == targets).double()
-    bins = (confidence.float() * n_bins).long().clamp(max=n_bins - 1)
+    bins = _bins(confidence, n_bins)
     total = surplus.new_zeros(n_bins).index_add(0, bins, surplus)
     return surplus * total.sign()[bins]
 
@@ -128,16 +119,16 @@ def brier_score(probabilities: Tensor, targets: Tensor, *, n_bins: int = 15) -> 
     Args:
         probabilities: Shape (n, classes), rows sum to 1.
         targets: Class indices, shape (n,).
-        n_bins: Number of bins of each class's probability in [0, 1].
+        n_bins: Number of bins of each class's probability, as in `expected_calibration_error`.
 
     Returns:
         Score and parts.
     """
     n_bins = check_count("n_bins", n_bins, maximum=_MOST_BINS)
-    forecast = check_probabilities(probabilities, targets).double()
+    bins = _bins(check_probabilities(probabilities, targets), n_bins)
+    forecast = probabilities.double()
     n, classes = forecast.shape
     happened = F.one_hot(targets, classes).to(forecast)
-    bins = (forecast * n_bins).long().clamp(max=n_bins - 1)
     cell = (bins + n_bins * torch.arange(classes, device=bins.device)).flatten()
 
     def mean_of_bin(values: Tensor) -> Tensor:
@@ -175,6 +166,12 @@ def negative_log_likelihood(probabilities: Tensor, targets: Tensor) -> float:
     return float(F.nll_loss(check_probabilities(probabilities, targets).double().log(), targets))
 
 
+def _bins(values: Tensor, n_bins: int) -> Tensor:
+    # The index of each value's bin; edges are rounded to the values' dtype, as the values were.
+    edges = torch.arange(1, n_bins, dtype=torch.float64, device=values.device) / n_bins
+    return torch.bucketize(values.double(), edges.to(values.dtype).double(), right=True)
+
+
 def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
     """Return probabilities if they are, and fit the targets.
 
@@ -183,7 +180,8 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
         targets: Class indices, shape (n,).
 
     Returns:
-        The probabilities.
+        The probabilities. Their sums may be off by what rounding to their dtype explains, and by
+        1e-3 in every dtype.
 
     Raises:
         TypeError: If one is no dense tensor, or the probabilities are no floating-point numbers.
@@ -199,8 +197,9 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
             "probabilities must have shape (n, classes) and targets (n,) with n > 0, "
             f"got {tuple(probabilities.shape)} and {tuple(targets.shape)}"
         )
-    totals = probabilities.float().sum(dim=1)
-    if not ((totals - 1).abs() < 1e-3).all() or (probabilities < 0).any():
+    totals = probabilities.double().sum(dim=1)
+    off = (totals - 1).abs()
+    if not (off < _tolerance(probabilities)).all() or (probabilities < 0).any():
         raise ValueError(
             f"probabilities must be rows that sum to 1, got sums {totals.tolist()[:5]}"
         )
@@ -211,3 +210,11 @@ def check_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
             f"targets must be class indices in [0, {classes}), got {targets.tolist()[:5]}"
         )
     return probabilities
+
+
+def _tolerance(probabilities: Tensor) -> float:
+    # Softmax and a mean round each entry by eps relative to it at most; below the least normal
+    # number the steps are absolute.
+    kind = torch.finfo(probabilities.dtype)
+    steps = probabilities.shape[1] * kind.smallest_normal * kind.eps
+    return max(_LEAST_TOLERANCE, 4.0 * kind.eps + steps)

@@ -1,6 +1,7 @@
 """What every masked layer has in common, wherever its factors live: a name, a mask, its use."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,13 @@ from torch import Tensor, nn
 from lora_dropout.checks import check_type
 from lora_dropout.config import Inference, MaskConfig
 from lora_dropout.masks import LayerMask, LayerSpec, draw_layer_masks
+from lora_dropout.update import Place
 
 Active = LayerMask | Inference | None
+
+ONE_A_PASS = (
+    "run one instance a pass (mode='loop'; in ensemble_predict, max_rows = the number of examples)"
+)
 
 
 class MergedError(RuntimeError):
@@ -28,12 +34,24 @@ class MaskedLayer(nn.Module, ABC):
         config: Mask settings.
         active: The mask, or mask-free mode, of the passes to come (see `use_masks`).
         rows: Number of examples in the passes to come, where known.
+        planned: The shapes of the layer's inputs and where the examples are in them, as the last
+            forward pass of a model under several masks found (see `lora_dropout.placement`); the
+            entries along that axis go by the number of examples.
+        placed: Whether such a pass is under way.
+        misplaced: Why the examples are nowhere.
+        called: Whether the layer has run since `use_masks` began.
+        weight_read: Whether its weight was read by others since then.
     """
 
     name: str
     config: MaskConfig
     active: Active
-    rows: int | None
+    rows: int | None = None
+    planned: tuple[tuple[tuple[int, ...], Place], ...] = ()
+    placed: bool = False
+    misplaced: str | None = None
+    called: bool = False
+    weight_read: bool = False
 
     @property
     @abstractmethod
@@ -50,18 +68,29 @@ class MaskedLayer(nn.Module, ABC):
     def merged(self) -> bool:
         """Whether the update now sits in the base weight."""
 
-    def _check_rows(self, x: Tensor, n_instances: int) -> None:
-        if self.rows is None or n_instances == 1 or x.dim() < 2:
-            return
-        # Examples flattened into their tokens still fall into whole blocks if N divides the batch.
-        step = self.rows if self.rows % n_instances == 0 else None
-        if x.shape[0] == self.rows or (step is not None and x.shape[0] % step == 0):
-            return
-        raise ValueError(
-            f"layer {self.name!r} must get the batch of {self.rows} rows in its leading dimension "
-            f"to run {n_instances} instances in one pass, got x of shape {tuple(x.shape)}; "
-            "run one instance a pass (mode='loop')"
-        )
+    def _place(self, x: Tensor, n_instances: int) -> Place | None:
+        if n_instances == 1:
+            return None
+        compiling = torch.compiler.is_compiling()
+        if not self.placed and not (compiling and self.planned):
+            raise ValueError(
+                f"layer {self.name!r} met {n_instances} masks outside of a forward pass of the "
+                f"model that use_masks was given: call that model, or {ONE_A_PASS}"
+            )
+        rows = self.rows or 0
+        places = {place for shape, place in self.planned if _fits(x, shape, place, rows)}
+        if compiling and not places:  # a compiled pass cannot probe for a new length of text
+            places = {place for _, place in self.planned if _of_rows(x, place, rows)}
+        if len(places) != 1:
+            # By call rather than by shape would be wrong where checkpointing calls again.
+            several = "calls of one shape have the batch in several places" if places else ""
+            reason = f": {self.misplaced or several}" if self.misplaced or several else ""
+            raise ValueError(
+                f"layer {self.name!r} must get the batch of {self.rows} rows in a place of its "
+                f"input that can be told to run {n_instances} instances in one pass, got x of "
+                f"shape {tuple(x.shape)}{reason}; {ONE_A_PASS}"
+            )
+        return places.pop()
 
     def _inference_factor(self, inference: Inference) -> float:
         return self.config.mean_factor if inference == "mean" else 1.0
@@ -75,6 +104,15 @@ class MaskedLayer(nn.Module, ABC):
         if isinstance(active, LayerMask):
             return active, self.config.mask_scale
         return None, self._inference_factor(active or self.config.inference)
+
+
+def _fits(x: Tensor, shape: tuple[int, ...], place: Place, rows: int) -> bool:
+    size = (*shape[: place.axis], place.outer * rows * place.inner, *shape[place.axis + 1 :])
+    return tuple(x.shape) == size
+
+
+def _of_rows(x: Tensor, place: Place, rows: int) -> bool:
+    return place[1:] == (1, 1) and place.axis < x.dim() - 1 and x.shape[place.axis] == rows
 
 
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
@@ -118,3 +156,24 @@ def need_masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
             "call lora_dropout.hf.attach first"
         )
     return found
+
+
+def check_called(layers: Mapping[str, MaskedLayer]) -> None:
+    """Check that no layer was passed by in the passes of `use_masks`.
+
+    A layer that a pass skips (as LayerDrop does) computes nothing, masked or not. One whose weight
+    is read without a call (`nn.MultiheadAttention`'s `out_proj`, fused kernels) computes without
+    its adapter.
+
+    Args:
+        layers: The masked layers.
+
+    Raises:
+        ValueError: If a layer's weight was read, and the layer never called.
+    """
+    passed_by = [name for name, m in layers.items() if m.weight_read and not m.called]
+    if passed_by:
+        raise ValueError(
+            f"layers {passed_by} must be called to be masked, but the model reads their weights "
+            "without calling them: leave them out of target_modules"
+        )

@@ -1,7 +1,7 @@
 """The masks of a whole model: drawn, enumerated, and put to use."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
@@ -18,8 +18,9 @@ from lora_dropout.checks import (
     short,
 )
 from lora_dropout.config import Inference
-from lora_dropout.masked_layer import need_masked_layers
+from lora_dropout.masked_layer import check_called, need_masked_layers
 from lora_dropout.masks import LayerMask, draw_layer_masks, enumerate_layer_masks
+from lora_dropout.placement import placing
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,15 +180,18 @@ def use_masks(
         model: An adapted model.
         masks: Masks for every adapter; or `mean` (masks off, update scaled to the mask's mean)
             or `raw` (masks off, unscaled). Masks are moved to the model's device.
-        rows: Number of examples in the coming passes, copies for each instance included. With
-            it, a layer that sees anything but the batch in its leading dimension raises an error
-            instead of dealing out the wrong blocks. None checks nothing.
+        rows: Number of examples in the coming passes, copies for each instance included; None
+            takes the leading dimension of the model's first input. With N > 1 masks a pass must be
+            one of `model` itself: its batch is dealt out among the masks, in blocks of
+            ceil(rows / N) examples, wherever the batch is in the layers' inputs.
 
     Yields:
         Nothing.
 
     Raises:
-        ValueError: If the masks are not those of this model's layers.
+        ValueError: If the masks are not those of this model's layers; in a pass with N > 1, if
+            examples meet in the model or a layer's input does not show which example is where;
+            at the end, if a layer's weight was used without calling the layer, past its mask.
     """
     check_masks(model, masks)
     layers = need_masked_layers(model)
@@ -202,10 +206,14 @@ def use_masks(
         else:
             active[name] = masks
     before = {name: (layer.active, layer.rows) for name, layer in layers.items()}
+    several = isinstance(masks, Masks) and masks.n_instances > 1
     try:
         for name, layer in layers.items():
             layer.active, layer.rows = active[name], rows
-        yield
+            layer.called = layer.weight_read = False
+        with placing(model, layers, rows) if several else nullcontext():
+            yield
+        check_called(layers)
     finally:
         for name, layer in layers.items():
             layer.active, layer.rows = before[name]

@@ -1,7 +1,10 @@
 """The N-instance loss (arXiv 2404.09610 v1, Eq. 7), three ways."""
 
+import warnings
+import weakref
 from collections.abc import Generator
-from typing import Literal, get_args
+from contextlib import suppress
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +56,17 @@ def instance_losses(
         found = len(targets) if targets.dim() else "a single number"
         raise ValueError(f"targets must have the batch size {size} of inputs, got {found}")
     if mode == "grouped":
+        if size == 1 < masks.n_instances:
+            warnings.warn(
+                f"mode='grouped' has one row to deal out among {masks.n_instances} masks: the "
+                "first one is used alone",
+                UserWarning,
+                stacklevel=3,
+            )
         with use_masks(model, masks, rows=size):
-            yield call_loss(loss_fn, call_model(model, inputs), targets)
+            outputs = call_model(model, inputs)
+            _check_separable(loss_fn, outputs, targets, -(-size // masks.n_instances))
+            yield call_loss(loss_fn, outputs, targets)
     elif mode == "batched":
         with use_masks(model, masks, rows=size * masks.n_instances):
             outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
@@ -70,6 +82,37 @@ def instance_losses(
                 yield call_loss(loss_fn, call_model(model, inputs), targets) / masks.n_instances
 
 
+_SEPARABLE: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@torch.no_grad()
+def _check_separable(loss_fn: LossFn, outputs: Tensor, targets: Tensor, block: int) -> None:
+    # Refuses a loss that is no sum over blocks of examples, once a loss function: other outputs of
+    # some blocks must change it alike, whatever those of the other blocks are.
+    with suppress(TypeError):
+        if loss_fn in _SEPARABLE:
+            return
+    if len(outputs) <= block:
+        return
+    a = outputs.detach()
+    b = a.roll(1, dims=0)
+    odd = (torch.arange(len(a), device=a.device) // block % 2 == 1).view(-1, *[1] * (a.dim() - 1))
+    pairs = (a, b, torch.where(odd, a, b), torch.where(odd, b, a))
+    losses = [call_loss(loss_fn, pair, targets).double().sum() for pair in pairs]
+    gap = (losses[0] + losses[1] - losses[2] - losses[3]).abs()
+    scale = max(loss.abs() for loss in losses)
+    slack = {torch.float64: 1e-9, torch.float32: 1e-4}.get(a.dtype, 5e-2) * scale
+    if gap > slack:
+        raise ValueError(
+            "loss_fn must be a mean over examples for mode='grouped', got one in which examples "
+            "meet (pairs, in-batch negatives, statistics of the batch): use mode='loop' or "
+            "'batched'"
+        )
+    if gap.isfinite():
+        with suppress(TypeError):  # neither every function can be referred to weakly, nor hashed
+            _SEPARABLE.add(loss_fn)
+
+
 def instance_loss(
     model: nn.Module,
     inputs: Inputs,
@@ -82,8 +125,9 @@ def instance_loss(
     """Loss averaged over mask draws: (1/N) sum_r loss(x; theta0 + dtheta(m_r)) (Eq. 7).
 
     Args:
-        model: An adapted model. It must treat examples apart from each other and keep the batch
-            in the leading dimension throughout (`batched` and `grouped` tell instances by it).
+        model: An adapted model. In `batched` and `grouped` it must treat examples apart from
+            each other; where they are in each layer's input is found by a probe, once for inputs
+            of a kind.
         inputs: A batch of b examples.
         targets: Targets, shape (b, ...).
         masks: N draws.
@@ -102,7 +146,8 @@ def instance_loss(
 
     Raises:
         ValueError: If `mode` is unknown, the batch is empty or of two sizes, or in one pass over
-            N instances a layer sees another leading dimension than the batch.
+            N instances examples meet, in the model or (`grouped`) in the loss, or cannot be told
+            apart in a layer's input.
     """
     terms = instance_losses(model, inputs, targets, masks=masks, mode=mode, loss_fn=loss_fn)
     return torch.stack(list(terms)).sum()

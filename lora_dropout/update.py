@@ -5,6 +5,7 @@ so masking costs next to nothing beside the products with the activations.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,19 @@ from torch.nn import functional as F
 
 from lora_dropout.checks import check_real, check_same_device, check_tensor, check_type, short
 from lora_dropout.masks import LayerMask, LayerSpec
+
+
+class Place(NamedTuple):
+    """Which entries of an input's axis belong to which of its R examples.
+
+    The axis has `outer * R * inner` entries; entry i belongs to example (i // inner) mod R. Rows
+    that lead have (0, 1, 1), tokens flattened example by example (0, 1, T), first tokens first
+    (0, T, 1).
+    """
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
 
 
 def masked_update(
@@ -66,16 +80,23 @@ def masked_update(
 
 
 def unchecked_update(
-    x: Tensor, A: Tensor, B: Tensor, *, mask: LayerMask | None, scaling: float
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    *,
+    mask: LayerMask | None,
+    scaling: float,
+    place: Place | None = None,
 ) -> Tensor:
     """As `masked_update`, for layers that have checked their masks already: no check at each pass.
 
     Args:
-        x: As there.
+        x: As there, but for `place`.
         A: As there.
         B: As there.
         mask: As there.
         scaling: As there.
+        place: Where the examples are; None for each leading entry being one.
 
     Returns:
         As there.
@@ -86,7 +107,9 @@ def unchecked_update(
     if mask.n_instances == 1 and mask.law in ("row_column", "rank"):
         masked_A, masked_B = _mask_factors(A, B, mask)
         return F.linear(F.linear(x, masked_A[0]), masked_B[0])
-    return _instance_update(x, A, B, mask)
+    if place is None or place[:2] == (0, 1):
+        return _instance_update(x, A, B, mask, inner=1 if place is None else place.inner)
+    return _placed_update(x, A, B, mask, place)
 
 
 def _mask_factors(A: Tensor, B: Tensor, mask: LayerMask) -> tuple[Tensor, Tensor]:
@@ -97,24 +120,43 @@ def _mask_factors(A: Tensor, B: Tensor, mask: LayerMask) -> tuple[Tensor, Tensor
     raise ValueError(f"mask must carry the bits of its law, got an empty mask of law {mask.law!r}")
 
 
-def _instance_update(x: Tensor, A: Tensor, B: Tensor, mask: LayerMask) -> Tensor:
+def _placed_update(x: Tensor, A: Tensor, B: Tensor, mask: LayerMask, place: Place) -> Tensor:
+    n, axis = mask.n_instances, place.axis
+    rows = x.shape[axis] // (place.outer * place.inner)
+    block = -(-rows // n)
+    split = x.unflatten(axis, (place.outer, rows, place.inner))
+    if missing := n * block - rows:
+        shape = (*split.shape[: axis + 1], missing, *split.shape[axis + 2 :])
+        split = torch.cat([split, split.new_zeros(shape)], dim=axis + 1)
+    # An instance's entries keep the order they would have in a pass of its own.
+    blocks = split.unflatten(axis + 1, (n, block)).movedim(axis + 1, 0)
+    update = _blocks_update(blocks.reshape(n, -1, x.shape[-1]), A, B, mask)
+    update = update.reshape(*blocks.shape[:-1], B.shape[0]).movedim(0, axis + 1)
+    update = update.flatten(axis + 1, axis + 2).narrow(axis + 1, 0, rows)
+    return update.flatten(axis, axis + 2)
+
+
+def _instance_update(x: Tensor, A: Tensor, B: Tensor, mask: LayerMask, *, inner: int = 1) -> Tensor:
     if x.dim() < 2:
         raise ValueError(f"x must have a batch dimension, got x of shape {tuple(x.shape)}")
     n = mask.n_instances
-    block = -(-x.shape[0] // n)
+    block = -(-(x.shape[0] // inner) // n) * inner
     missing = n * block - x.shape[0]
     padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
     rows = block * math.prod(x.shape[1:-1])
-    blocks = padded.reshape(n, rows, x.shape[-1])  # (N, M, n2)
+    update = _blocks_update(padded.reshape(n, rows, x.shape[-1]), A, B, mask)
+    update = update.reshape(n * block, *x.shape[1:-1], B.shape[0])
+    return update[: x.shape[0]] if missing else update
+
+
+def _blocks_update(blocks: Tensor, A: Tensor, B: Tensor, mask: LayerMask) -> Tensor:
+    # (N, M, n2) -> (N, M, n1), instance after instance.
     if mask.law == "activation":
         keep_rate = 1.0 - mask.dropout
         scale = 1.0 / keep_rate if keep_rate > 0 else 0.0
-        update = F.linear(F.linear(blocks * mask.activation_keep(blocks) * scale, A), B)
-    elif mask.entries is not None:
-        update = torch.bmm(blocks, (mask.entries * (B @ A)).transpose(1, 2))
-    else:
-        masked_A, masked_B = _mask_factors(A, B, mask)
-        hidden = torch.bmm(blocks, masked_A.transpose(1, 2))
-        update = torch.bmm(hidden, masked_B.transpose(1, 2))
-    update = update.reshape(n * block, *x.shape[1:-1], B.shape[0])
-    return update[: x.shape[0]] if missing else update
+        return F.linear(F.linear(blocks * mask.activation_keep(blocks) * scale, A), B)
+    if mask.entries is not None:
+        return torch.bmm(blocks, (mask.entries * (B @ A)).transpose(1, 2))
+    masked_A, masked_B = _mask_factors(A, B, mask)
+    hidden = torch.bmm(blocks, masked_A.transpose(1, 2))
+    return torch.bmm(hidden, masked_B.transpose(1, 2))

@@ -18,7 +18,7 @@
 # %%
 import numpy as np
 import torch
-from interactive import BLUE, FAST, GREEN, ORANGE, RED, explore, show, use_style
+from interactive import BLUE, FAST, GREEN, ORANGE, RED, explore, new_figure, show, use_style
 from ipywidgets import FloatLogSlider, FloatSlider
 from matplotlib import pyplot as plt
 
@@ -90,7 +90,7 @@ def picture(noise_to_signal, examples_per_input, regularization):
     weights = 2 * regularization * (2 * rates - rates**2)
     spectrum = marchenko_pastur(aspect=examples_per_input)
     risks = ridge_risks(spectrum=spectrum, weight=weights, signal_power=1.0, noise_variance=noise_to_signal)
-    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    figure, axis = new_figure(size=(6, 3.4))
     axis.plot(rates, risks.train, "--", color=BLUE, label="training risk")
     axis.plot(rates, risks.test, color=GREEN, label="test risk")
     axis.plot(rates, risks.gap, color=RED, label="gap")

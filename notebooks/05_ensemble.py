@@ -17,7 +17,7 @@
 # %%
 import numpy as np
 import torch
-from interactive import BLUE, FAST, GREEN, GREY, ORANGE, RED, explore, show, use_style
+from interactive import BLUE, FAST, GREEN, GREY, ORANGE, RED, explore, new_figure, show, use_style
 from ipywidgets import FloatSlider, IntSlider
 from matplotlib import pyplot as plt
 
@@ -41,7 +41,7 @@ def picture(p, N):
     b, a = rng.standard_normal((3, 2)), rng.standard_normal((2, 6))
     variance = mask_variance(law="row_column", b=b, a=a, second_moment=np.eye(6), dropout=p)
     sizes = np.arange(1, 33)
-    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    figure, axis = new_figure(size=(6, 3.2))
     axis.plot(sizes, ensemble_loss(infinite_loss=1.0, variance=variance, n_instances=sizes), color=GREEN)
     axis.plot([N], [1 + variance / N], "o", color=RED)
     axis.axhline(1.0, color=GREY, linestyle=":")

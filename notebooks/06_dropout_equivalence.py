@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from interactive import BLUE, ORANGE, RED, explore, show, use_style
+from interactive import BLUE, ORANGE, RED, explore, new_figure, show, use_style
 from ipywidgets import FloatSlider
 from matplotlib import pyplot as plt
 
@@ -59,7 +59,7 @@ assert distance(0.5, 0.0) < 1e-12 and distance(0.5, 0.9) > 0.05
 # %%
 def picture(p, correlation):
     ours, usual, moment = solutions(p, correlation)
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
+    figure, axes = new_figure(1, 3, size=(10, 3))
     q = float(drop_probability(dropout=p))
     ways = (("row_column", p, "LoRA Dropout at p"), ("activation", q, "dropout at 2p - p²"))
     for axis, (law, rate, name) in zip(axes, ways):

@@ -118,7 +118,9 @@ from lora_dropout.probes.gap import generalization_gap
 clipped = ClippedCrossEntropy(2.0)
 for mode in ("ensemble", "mean"):
     found = generalization_gap(model, train, test, loss_fn=clipped, inference=mode, seed=0, confidence=0.95)
-    logits = predict(model, test[0], inference=mode, generator=torch.Generator().manual_seed(0))
+    logits = predict(
+        model, test[0], inference=mode, average="probabilities", generator=torch.Generator().manual_seed(0)
+    )
     accuracy = float((logits.argmax(dim=-1) == test[1]).double().mean())
     print(f"{mode:9} accuracy {accuracy:.3f}  gap {found.gap:.3f} [{found.interval.low:.3f}, {found.interval.high:.3f}]")
     assert found.interval.low <= found.gap <= found.interval.high

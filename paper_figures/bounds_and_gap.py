@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from lora_bounds import compare_bounds, measurements
+from lora_bounds import compare_bounds, measurements, self_consistent_lipschitz
 from paper_figures.exact_ridge import BoundedRidge, bounded_ridge
 from paper_figures.figure import Context, Drawing, PaperFigure
-from paper_figures.style import BLUE, GREEN, GREY, ORANGE, RED
+from paper_figures.style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 DELTA, DRAWS = 0.05, 100
 SIZES = tuple(int(n) for n in np.logspace(1, 5, 13))
@@ -21,6 +21,8 @@ SHOWN = {
     "Bousquet-Elisseeff 2002": BLUE,
     "held-out, Hoeffding": GREY,
 }
+# Of bounds that the left panels do not show.
+_OTHERS = (SKY, PINK, "#F0E442", "#8B4513", "#000080", "#7F7F00")
 
 
 def draw(context: Context) -> Drawing:
@@ -36,7 +38,7 @@ def draw(context: Context) -> Drawing:
     problem = bounded_ridge(regularization=1.0)
     measured = "digits_bounds" in measurements.ids()
     figure, axes = plt.subplots(
-        1, 3 if measured else 2, figsize=(12 if measured else 9, 4.4), layout="constrained"
+        1, 3 if measured else 2, figsize=(14 if measured else 9, 4.4), layout="constrained"
     )
     rows = _sweep(axes[0], problem, [(n, 0.5) for n in SIZES], 0)
     rows += _sweep(axes[1], problem, [(1000, p) for p in RATES], 1)
@@ -47,6 +49,8 @@ def draw(context: Context) -> Drawing:
     if measured:
         rows += _digits(axes[2])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    if measured:
+        axes[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     printed = {
         row["n"]: row["value"] / gap["value"]
         for row in rows
@@ -66,7 +70,8 @@ def draw(context: Context) -> Drawing:
             f"{min(printed.values()):.0f} to {max(printed.values()):.0f} times the mean gap. As "
             "the paper says, bounds by stability fall with p; the exact gap need not. "
             + (
-                "Right: digits adapters, constants measured; bounds above the frame are vacuous."
+                "Right: digits adapters, constants measured; bounds above the frame are vacuous, "
+                "and those that cannot be computed there are left out."
                 if measured
                 else ""
             )
@@ -95,10 +100,20 @@ def _sweep(
             delta=DELTA,
             dropout=p,
             lipschitz=problem.lipschitz(p),
+            regularized_lipschitz=float(
+                self_consistent_lipschitz(
+                    lipschitz=problem.lipschitz(p),
+                    regularization=problem.regularization,
+                    dropout=p,
+                    radius=problem.radius(p),
+                )
+            ),
             curvature=0.0,
             regularization=problem.regularization,
             loss_range=ranges[-1],
             empirical_risk=float(train.mean()),
+            held_out_n=n,
+            held_out_risk=float(train.mean()) + middle,
         ):
             if row.name in SHOWN:
                 value = float(row.result.value) - float(train.mean())
@@ -122,6 +137,7 @@ def _digits(axis: Axes) -> list[dict[str, Any]]:
     seen = measurements.load("digits_bounds")
     sizes, weights = seen.settings["sizes"], seen.settings["regularizations"]
     rows: list[dict[str, Any]] = []
+    points: dict[str, list[tuple[float, float]]] = {}
     place = 0
     ticks = []
     for i, n in enumerate(sizes):
@@ -133,17 +149,21 @@ def _digits(axis: Axes) -> list[dict[str, Any]]:
                 yerr=[[cell["gap"] - cell["gap_low"]], [cell["gap_high"] - cell["gap"]]],
                 fmt="ks",
                 capsize=3,
+                label="gap" if place == 0 else None,
             )
             where = {"panel": "digits", "n": n, "lambda": weight}
             rows.append({**where, "what": "gap", "value": cell["gap"]})
             names, bounds = seen.values["names"][i][j], seen.values["bounds"][i][j]
             for name, bound in zip(names, bounds, strict=True):
                 rows.append({**where, "what": name, "value": bound})
-                color = next((c for key, c in SHOWN.items() if name.startswith(key[:7])), GREY)
                 if bound is not None:
-                    axis.plot(place + 0.2, bound, "_", color=color, ms=14, mew=3)
+                    points.setdefault(name.split(", width ")[0], []).append((place + 0.2, bound))
             ticks.append(f"n = {n}\nλ = {weight:g}")
             place += 1
+    spare = iter(_OTHERS)
+    for name, at in points.items():
+        color = SHOWN[name] if name in SHOWN else next(spare)
+        axis.plot(*zip(*at, strict=True), "_", color=color, ms=14, mew=3, label=name)
     axis.axhspan(2 * np.log(10), 1e6, color="grey", alpha=0.15, linewidth=0)
     axis.set_yscale("log")
     axis.set_ylim(0.1, 1e4)

@@ -8,11 +8,17 @@ from matplotlib import pyplot as plt
 from paper_figures.digits_runs import pretrained
 from paper_figures.figure import Context, Drawing, PaperFigure
 from paper_figures.replica_runs import N_VALIDATION, SETTING, fingerprint, run_baselines
-from paper_figures.statistics import mean_interval
+from paper_figures.statistics import compared, mean_interval, together
 from paper_figures.style import BLUE, RED
 
 MEMBERS = 5
 OURS = "LoRA Dropout, ensemble"
+RIVALS = ("LoRA, temperature", "LoRA, deep ensemble", "LoRA Dropout, mean, temperature")
+METRICS = {
+    "ece": ("calibration error", -1),
+    "loss": ("loss (nats)", -1),
+    "accuracy": ("accuracy", 1),
+}
 
 
 def draw(context: Context) -> Drawing:
@@ -39,7 +45,7 @@ def draw(context: Context) -> Drawing:
     ways = [way for way in values[0] if way != "temperatures"]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True, layout="constrained")
     table = [{"method": way} for way in ways]
-    for axis, metric in zip(axes, ("ece", "loss", "accuracy"), strict=True):
+    for axis, metric in zip(axes, METRICS, strict=True):
         for place, way in enumerate(ways):
             mean, half = mean_interval([value[way][metric] for value in values])
             color = RED if way.startswith("LoRA Dropout") else BLUE
@@ -48,11 +54,16 @@ def draw(context: Context) -> Drawing:
         axis.set_xlabel(f"test {metric}")
     axes[0].set_yticks(range(len(ways)), ways)
     axes[0].invert_yaxis()
+    tests = len(METRICS) * len(RIVALS)
     found = []
-    for way in ("LoRA, temperature", "LoRA, deep ensemble", "LoRA Dropout, mean, temperature"):
-        mean, half = mean_interval([v[way]["ece"] - v[OURS]["ece"] for v in values])
-        word = "not resolved" if abs(mean) <= half else "worse" if mean > 0 else "BETTER"
-        found.append(f"{way} {mean:+.3f} ± {half:.3f} ({word})")
+    for metric, (name, better) in METRICS.items():
+        texts = []
+        for way in RIVALS:
+            differences = [v[way][metric] - v[OURS][metric] for v in values]
+            texts.append(f"{way} {compared(differences, better=better, tests=tests)[0]}")
+        means = {way: float(np.mean([v[way][metric] for v in values])) for way in ways}
+        best = max(means, key=lambda way: better * means[way])
+        found.append(f"{name}: {'; '.join(texts)}; best on average {best}, {means[best]:.3f}")
     temperature = np.mean([value["temperatures"]["LoRA"] for value in values])
     return Drawing(
         figure=figure,
@@ -67,8 +78,8 @@ def draw(context: Context) -> Drawing:
             f"{temperature:.2f} "
             f"for LoRA), which costs no pass and changes no prediction. Deep ensemble: {MEMBERS} "
             f"plain LoRA runs, {MEMBERS} times the training. Ensemble of LoRA Dropout: {MEMBERS} "
-            "masks of one run. Calibration error minus that of LoRA Dropout's ensemble: "
-            f"{'; '.join(found)}."
+            f"masks of one run. Minus LoRA Dropout's ensemble, {'. '.join(found)}. "
+            f"{together(tests)}."
         ),
         verdict="not in the paper",
         table=table,

@@ -66,6 +66,7 @@ def make_cell(
     seed: int,
     epochs: int,
     tuning: bool,
+    nudge: float = 0.0,
 ) -> Cell:
     """Describe one run.
 
@@ -77,6 +78,8 @@ def make_cell(
         seed: Seed of target set, initial factors, data order and masks.
         epochs: Length of the run.
         tuning: Whether to measure on the validation set, at the end only; else on the test set.
+        nudge: Relative size of a random change of the pretrained weights, to see what hangs on
+            their last bits; measured at the end only.
 
     Returns:
         The cell.
@@ -89,6 +92,7 @@ def make_cell(
         "seed": seed,
         "epochs": epochs,
         "tuning": tuning,
+        "nudge": nudge,
     }
 
 
@@ -100,15 +104,18 @@ def run_cell(cell: Cell, *, base: bytes) -> dict[str, Any]:
         base: Weights of the pretrained model; they travel with the task, to any machine.
 
     Returns:
-        `history` (see `FitResult`), and `final`: test metrics by inference mode (validation
+        `history` (see `FitResult`; when tuning, a loss of None for a run that diverged), and
+        `final`: test metrics by inference mode (validation
         metrics when tuning). A model trained without masks is also measured with masks put on
         afterwards at p = 0.5, `masks at test` (the paper's Drop_test).
+
+    Raises:
+        FloatingPointError: If a run that is not for tuning diverged.
     """
     torch.set_num_threads(1)  # one run a core
     seed, epochs, dropout = cell["seed"], cell["epochs"], cell["dropout"]
     target = digits_target(seed=seed)
-    model = VisionTransformer()
-    model.load_state_dict(load(base))
+    model = based(base, nudge=cell["nudge"])
     adapt(
         model,
         LoRADropoutConfig(
@@ -130,12 +137,37 @@ def run_cell(cell: Cell, *, base: bytes) -> dict[str, Any]:
         inference="ensemble" if dropout else "mean",
         eval_instances=4,
         rank_budget=_budget(steps) if cell["adapter"] == "adalora" else None,
-        evaluate_every=epochs if cell["tuning"] else max(1, epochs // 15),
+        evaluate_every=epochs if cell["tuning"] or cell["nudge"] else max(1, epochs // 15),
         seed=seed,
     )
     held_out = target.validation if cell["tuning"] else target.test
-    result = fit(model, target.train, held_out=held_out, config=config, progress=False)
+    try:
+        result = fit(model, target.train, held_out=held_out, config=config, progress=False)
+    except FloatingPointError:
+        if not cell["tuning"]:
+            raise
+        return {"history": [{"held_out_loss": None}], "final": {}}
     return {"history": result.history, "final": _final(model, held_out, dropout, seed)}
+
+
+def based(base: bytes, *, nudge: float = 0.0) -> VisionTransformer:
+    """The pretrained model.
+
+    Args:
+        base: Its weights.
+        nudge: Relative size of a random change of them.
+
+    Returns:
+        The model.
+    """
+    model = VisionTransformer()
+    model.load_state_dict(load(base))
+    if nudge:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.mul_(1 + nudge * torch.randn(weights.shape, generator=generator))
+    return model
 
 
 def _budget(steps: int) -> RankBudget:
@@ -147,7 +179,14 @@ def _budget(steps: int) -> RankBudget:
 def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, dict[str, float]]:
     def measured(mode: Prediction) -> dict[str, float]:
         generator = derived_generator(seed, "evaluation")
-        return evaluate(model, data, inference=mode, n_instances=4, generator=generator)
+        return evaluate(
+            model,
+            data,
+            inference=mode,
+            n_instances=4,
+            generator=generator,
+            average="probabilities",
+        )
 
     if dropout:
         modes: tuple[Prediction, ...] = ("ensemble", "mean", "raw")

@@ -6,18 +6,18 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
-from paper_figures.statistics import mean_interval
+from paper_figures.figure import Context, Drawing, PaperFigure
+from paper_figures.statistics import Verdict, compared, judge, mean_interval, together
 from paper_figures.style import BLUE, RED
 from paper_figures.tuned_runs import (
     METHODS,
     SETTING,
     Method,
     Run,
-    compared,
     curves,
     differences,
     history_rows,
+    steady,
     tuned_runs,
 )
 
@@ -35,11 +35,12 @@ def draw(context: Context) -> Drawing:
     """
     runs, rates = tuned_runs(context)
     keys = ("train_loss", "held_out_loss", "gap")
-    caption, verdict = conclude(runs, rates, context)
+    caption, _ = conclude(runs, context)
+    verdict, why = steady(context, lambda found: conclude(found, context)[1])
     return Drawing(
         figure=picture(runs),
         rows=history_rows(runs, context.training.seeds, keys),
-        caption=caption,
+        caption=f"{caption} {why}",
         verdict=verdict,
         table=tabulate(runs, rates),
     )
@@ -107,45 +108,32 @@ def tabulate(runs: dict[Method, list[Run]], rates: dict[Method, float]) -> list[
     return rows
 
 
-def conclude(
-    runs: dict[Method, list[Run]], rates: dict[Method, float], context: Context
-) -> tuple[str, Verdict]:
+def conclude(runs: dict[Method, list[Run]], context: Context) -> tuple[str, Verdict]:
     """Say what is shown, and whether the paper's claim is seen in it.
 
     Args:
         runs: Method -> one run a seed.
-        rates: Method -> learning rate.
         context: What was computed.
 
     Returns:
         (caption, verdict on: with LoRA Dropout the gap is smaller and the test loss lower).
     """
+    tests = 2 * len(_BETTER)
     parts = [
         "Training (dashed) and test (solid) loss. "
         f"{SETTING}. Mean over {len(context.training.seeds)} seeds, bands are 95 % t intervals; "
-        "differences are paired by seed."
+        f"differences are paired by seed. {together(tests)}."
     ]
-    words: list[str] = []
+    words = []
     for adapter in ("lora", "adalora"):
         found = []
         for metric, better in _BETTER.items():
-            text, word = compared(differences(runs, adapter, metric), better=better)
+            text, word = compared(differences(runs, adapter, metric), better=better, tests=tests)
             found.append(f"{'gap' if metric == 'gap' else f'test {metric}'} {text}")
             words += [word] if metric in ("gap", "loss") else []
         name = {"lora": "LoRA", "adalora": "AdaLoRA"}[adapter]
         parts.append(f"{name} with minus without LoRA Dropout: {', '.join(found)}.")
-    grid = context.training.learning_rates
-    for method in METHODS:
-        if rates[method] in (min(grid), max(grid)):
-            parts.append(f"The rate of {method.label}, {rates[method]:g}, is at the grid's edge.")
-    verdict: Verdict = "weakened"
-    if set(words) == {"better"}:
-        verdict = "reproduced"
-    elif "WORSE" in words and "better" not in words:
-        verdict = "contradicted"
-    elif set(words) == {"not resolved"}:
-        verdict = "not resolved"
-    return " ".join(parts), verdict
+    return " ".join(parts), judge(words)
 
 
 FIGURE = PaperFigure("fig1_losses", "Fig. 1: losses while training", draw)

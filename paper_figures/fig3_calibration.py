@@ -3,16 +3,16 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
-from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
-from paper_figures.statistics import mean_interval
+from paper_figures.figure import Context, Drawing, PaperFigure
+from paper_figures.statistics import mean_interval, together
 from paper_figures.style import BLUE, RED
 from paper_figures.tuned_runs import (
     METHODS,
     SETTING,
-    compared,
+    calibration,
     curves,
-    differences,
     history_rows,
+    steady,
     tuned_runs,
 )
 
@@ -39,13 +39,8 @@ def draw(context: Context) -> Drawing:
         axis.set_xlabel("training step")
         axis.legend()
     axes[0].set_ylabel("expected calibration error, test")
-    found = {a: compared(differences(runs, a, "ece"), better=-1) for a in ("lora", "adalora")}
-    words = [word for _, word in found.values()]
-    verdict: Verdict = "weakened"
-    if words == ["better", "better"]:
-        verdict = "reproduced"
-    elif "better" not in words:
-        verdict = "contradicted" if "WORSE" in words else "not resolved"
+    found, _ = calibration(runs)
+    verdict, why = steady(context, lambda runs: calibration(runs)[1])
     return Drawing(
         figure=figure,
         rows=history_rows(runs, context.training.seeds, ("held_out_ece",)),
@@ -53,7 +48,7 @@ def draw(context: Context) -> Drawing:
             f"Expected calibration error (15 bins of equal width) on the test images. {SETTING}. "
             f"Mean over {len(context.training.seeds)} seeds, bands are 95 % t intervals; LoRA "
             "Dropout predicts as an ensemble of 4. At the end, with minus without LoRA Dropout: "
-            f"LoRA {found['lora'][0]}, AdaLoRA {found['adalora'][0]}."
+            f"LoRA {found['lora']}, AdaLoRA {found['adalora']}. {together(2)}. {why}"
         ),
         verdict=verdict,
     )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
-from paper_figures.statistics import mean_interval
+from paper_figures.figure import Context, Drawing, PaperFigure
+from paper_figures.statistics import Verdict, compared, judge, mean_interval, together
 from paper_figures.style import BLUE, GREEN, GREY, ORANGE, RED
-from paper_figures.tuned_runs import DROPOUT, SETTING, Method, tuned_runs
+from paper_figures.tuned_runs import DROPOUT, SETTING, Method, Run, steady, tuned_runs
 
 # Name of the paper, or ours -> (trained with masks, way to predict, colour)
 WAYS = {
@@ -31,13 +31,7 @@ def draw(context: Context) -> Drawing:
         The drawing.
     """
     runs, _ = tuned_runs(context)
-    rows: list[dict[str, Any]] = []
-    for adapter in ("lora", "adalora"):
-        for name, (masked, mode, _) in WAYS.items():
-            results = runs[Method(adapter, DROPOUT if masked else 0.0)]
-            for seed, result in zip(context.training.seeds, results, strict=True):
-                metrics = {m: result["final"][mode][m] for m in ("accuracy", "loss")}
-                rows.append({"adapter": adapter, "way": name, "seed": seed, **metrics})
+    rows = way_rows(runs, context)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for axis, metric in zip(axes, ("accuracy", "loss"), strict=True):
         for i, adapter in enumerate(("lora", "adalora")):
@@ -50,23 +44,11 @@ def draw(context: Context) -> Drawing:
         axis.set_ylabel(f"test {metric}" + (" (nats)" if metric == "loss" else ""))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     orders = {a: _order(rows, a) for a in ("lora", "adalora")}
-    wanted = all(order.index("Drop") == 0 for order in orders.values())
-    lead = [
-        np.subtract(_values(rows, a, "Drop", "accuracy"), _values(rows, a, "NoDrop", "accuracy"))
-        for a in orders
-    ]
-    intervals = [mean_interval(list(values)) for values in lead]
-    better = [mean > half for mean, half in intervals]
-    worse = [mean < -half for mean, half in intervals]
-    verdict: Verdict = "not resolved"
-    if any(better) or any(worse):
-        verdict = "weakened" if any(better) else "contradicted"
-    if wanted and all(better):
-        verdict = "reproduced"
+    gains, _ = conclude(rows)
+    verdict, why = steady(context, lambda found: conclude(way_rows(found, context))[1])
     shown = "; ".join(
         f"{name}: {' > '.join(orders[a])}" for a, name in (("lora", "LoRA"), ("adalora", "AdaLoRA"))
     )
-    gains = " and ".join(f"{mean:+.3f} ± {half:.3f}" for mean, half in intervals)
     return Drawing(
         figure=figure,
         rows=rows,
@@ -77,10 +59,56 @@ def draw(context: Context) -> Drawing:
             "update scaled to the mask's mean, (1-p)². It shows what the order of the other four "
             "is about: Drop_train and Drop_test predict at four times and a quarter of the scale "
             f"they trained for. {SETTING}. Mean over {len(context.training.seeds)} seeds with 95 % "
-            f"t intervals. Order by accuracy: {shown}. Drop minus NoDrop: {gains} (LoRA, AdaLoRA)."
+            f"t intervals. Order by accuracy: {shown}. Drop minus NoDrop: {gains} (LoRA, AdaLoRA). "
+            f"{together(2)}. {why}"
         ),
         verdict=verdict,
     )
+
+
+def conclude(rows: list[dict[str, Any]]) -> tuple[str, Verdict]:
+    """Whether masks in training and at test are best.
+
+    Args:
+        rows: One an adapter, way and seed.
+
+    Returns:
+        (text, verdict on: Drop comes first of the paper's four ways and beats NoDrop).
+    """
+    found = [
+        compared(
+            np.subtract(
+                _values(rows, a, "Drop", "accuracy"), _values(rows, a, "NoDrop", "accuracy")
+            ).tolist(),
+            better=1,
+            tests=2,
+        )
+        for a in ("lora", "adalora")
+    ]
+    verdict = judge([word for _, word in found])
+    if verdict == "reproduced" and any(_order(rows, a)[0] != "Drop" for a in ("lora", "adalora")):
+        verdict = "weakened"
+    return " and ".join(text for text, _ in found), verdict
+
+
+def way_rows(runs: dict[Method, list[Run]], context: Context) -> list[dict[str, Any]]:
+    """Metrics of each way to use masks.
+
+    Args:
+        runs: From `tuned_runs`.
+        context: Whose seeds they are.
+
+    Returns:
+        One row an adapter, way and seed.
+    """
+    rows = []
+    for adapter in ("lora", "adalora"):
+        for name, (masked, mode, _) in WAYS.items():
+            results = runs[Method(adapter, DROPOUT if masked else 0.0)]
+            for seed, result in zip(context.training.seeds, results, strict=True):
+                metrics = {m: result["final"][mode][m] for m in ("accuracy", "loss")}
+                rows.append({"adapter": adapter, "way": name, "seed": seed, **metrics})
+    return rows
 
 
 def _values(rows: list[dict[str, Any]], adapter: str, way: str, metric: str) -> list[float]:

@@ -14,13 +14,11 @@ from lora_dropout.engines import Engine
 from lora_dropout.files import atomic_path
 from lora_dropout.provenance import provenance
 from lora_dropout.sweeps import Cell, Store, run_cells
-from paper_figures import digits_runs
+from paper_figures import digits_runs, replica_runs
+from paper_figures.statistics import Verdict
 from paper_figures.style import save_figure, use_style
 
 Profile = Literal["quick", "lm", "paper"]
-Verdict = Literal[
-    "reproduced", "weakened", "contradicted", "not resolved", "not in the paper", "illustration"
-]
 Row = Mapping[str, Any]
 
 
@@ -29,10 +27,13 @@ class Missing(Exception):
 
 
 class Training(NamedTuple):
-    """How much the digits figures train."""
+    """How much the digits figures train.
 
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
-    tuning_seeds: tuple[int, ...] = (100, 101)
+    Tuning starts from the middle of the rates and trains with those further out as needed.
+    """
+
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    tuning_seeds: tuple[int, ...] = (100, 101, 102, 103)
     seeds: tuple[int, ...] = tuple(range(6))
     epochs: int = 60
     pretraining_epochs: int = 40
@@ -59,7 +60,7 @@ class Context:
     @property
     def store(self) -> Store:
         """Where finished cells are."""
-        return Store(self.out / "cells", code=[digits_runs.__file__])
+        return Store(self.out / "cells", code=[digits_runs.__file__, replica_runs.__file__])
 
     def compute(
         self, function: Callable[[Cell], Any], cells: Sequence[Cell], *, title: str
@@ -137,9 +138,9 @@ def render(figure: PaperFigure, context: Context) -> list[Path]:
     stem = context.out / figure.name
     files = save_figure(drawing.figure, stem)
     plt.close(drawing.figure)
-    files.append(_write_csv(stem.with_suffix(".csv"), drawing.rows))
+    files.append(write_csv(stem.with_suffix(".csv"), drawing.rows))
     if drawing.table:
-        files.append(_write_csv(stem.with_name(f"{stem.name}_table.csv"), drawing.table))
+        files.append(write_csv(stem.with_name(f"{stem.name}_table.csv"), drawing.table))
     content = {
         "title": figure.title,
         "verdict": drawing.verdict,
@@ -154,7 +155,16 @@ def render(figure: PaperFigure, context: Context) -> list[Path]:
     return [*files, description]
 
 
-def _write_csv(target: Path, rows: Sequence[Row]) -> Path:
+def write_csv(target: Path, rows: Sequence[Row]) -> Path:
+    """Write rows as a CSV file.
+
+    Args:
+        target: The file.
+        rows: Rows; a key that one of them lacks is left empty.
+
+    Returns:
+        The file.
+    """
     fields = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_path(target) as path, open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, fields)

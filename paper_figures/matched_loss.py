@@ -3,8 +3,9 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
+from lora_bounds.familywise import each_level
 from paper_figures.figure import Context, Drawing, PaperFigure
-from paper_figures.statistics import mean_interval
+from paper_figures.statistics import FAMILY, mean_interval, together
 from paper_figures.style import BLUE, RED
 from paper_figures.tuned_runs import DROPOUT, SETTING, Method, Run, curves, history_rows, tuned_runs
 
@@ -34,7 +35,7 @@ def draw(context: Context) -> Drawing:
         axis.legend()
         name = {"lora": "LoRA", "adalora": "AdaLoRA"}[adapter]
         level, values = _at_equal_training_loss(*(runs[m] for m in pair))
-        mean, half = mean_interval(values)
+        mean, half = mean_interval(values, confidence=1 - each_level(FAMILY, 2))
         word = "not resolved"
         if abs(mean) > half:
             word = "a gain beyond slower fitting" if mean < 0 else "WORSE at equal training loss"
@@ -49,8 +50,8 @@ def draw(context: Context) -> Drawing:
             f"Each run as a path: test loss over training loss, under the method's own way to "
             f"predict. {SETTING}. Thin lines: {len(context.training.seeds)} seeds; thick: their "
             "mean. With minus without LoRA Dropout, at the training loss that LoRA Dropout ends "
-            "with (the plain run read off where it passes there; paired by seed, 95 % t interval): "
-            f"{'; '.join(found)}."
+            "with (the plain run read off where it passes there; paired by seed): "
+            f"{'; '.join(found)}. {together(2)}."
         ),
         verdict="not in the paper",
     )

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout import LoRADropoutConfig, Replica, adapt, fit_replicas
 from lora_dropout.calibration import expected_calibration_error
-from lora_dropout.experiments.digits_setup import losses, means_over, sample, settings_for
+from lora_dropout.experiments.digits_setup import losses, means_over, settings_for
+from lora_dropout.seeds import derived_seed
 from lora_dropout.sweeps import Cell
 from lora_dropout.tasks.digits import digits_pool
-from lora_dropout.tasks.vit import VisionTransformer
+from paper_figures.digits_runs import based
 
 N_TRAIN, N_VALIDATION, N_INSTANCES = 64, 100, 4
 SETTING = "Digits, 64 training examples, learning rate 0.01 throughout (not tuned), N = 4"
@@ -33,10 +33,8 @@ def fingerprint(base: bytes) -> str:
     return hashlib.blake2b(base, digest_size=12).hexdigest()
 
 
-def _adapted(base: bytes, *, rank: int, dropout: float, mask: str) -> nn.Module:
+def _adapted(base: bytes, *, rank: int, dropout: float, mask: str, nudge: float = 0.0) -> nn.Module:
     torch.set_num_threads(1)  # one run a core
-    model = VisionTransformer()
-    model.load_state_dict(load(base))
     config = LoRADropoutConfig(
         rank=rank,
         alpha=2.0 * rank,
@@ -44,6 +42,7 @@ def _adapted(base: bytes, *, rank: int, dropout: float, mask: str) -> nn.Module:
         mask=mask,  # type: ignore[arg-type]
         target_modules=r"blocks\..*",
     )
+    model = based(base, nudge=nudge)
     return adapt(model, config, generator=torch.Generator().manual_seed(0))
 
 
@@ -51,16 +50,18 @@ def run_law(cell: Cell, *, base: bytes) -> dict[str, list[Any]]:
     """Train with one rank, rate and mask law over seeds.
 
     Args:
-        cell: `rank`, `dropout`, `mask`, `seeds` (number), `steps`.
+        cell: `rank`, `dropout`, `mask`, `seeds` (number), `steps`; `nudge`, if any, as in
+            `make_cell`.
         base: Weights of the pretrained model.
 
     Returns:
         By seed: `train_loss`, `test_loss`, `accuracy`, `ece` of the mean network, the same with
         `_ensemble`, and `singular_values` of the mean update of the first adapted layer.
     """
-    model = _adapted(base, rank=cell["rank"], dropout=cell["dropout"], mask=cell["mask"])
+    model = _adapted(base, rank=cell["rank"], dropout=cell["dropout"], mask=cell["mask"],
+                     nudge=cell.get("nudge", 0.0))  # fmt: skip
     pool, test = digits_pool()
-    sets = [sample(N_TRAIN, seed=s, population_size=len(pool[1])) for s in range(cell["seeds"])]
+    sets = [_drawn(N_TRAIN, seed=s, population=len(pool[1])) for s in range(cell["seeds"])]
     runs = fit_replicas(
         model,
         pool,
@@ -68,10 +69,18 @@ def run_law(cell: Cell, *, base: bytes) -> dict[str, list[Any]]:
         config=settings_for(steps=cell["steps"], n=N_TRAIN, n_instances=N_INSTANCES),
         progress=False,
     )
+    own = [derived_seed(s, "evaluation") for s in range(cell["seeds"])]  # masks of its own for each
     found: dict[str, list[Any]] = {}
     for mode, suffix in (("mean", ""), ("ensemble", "_ensemble")):
         train, fresh = (
-            runs.outputs(model, part[0], inference=mode, n_instances=N_INSTANCES)  # type: ignore[arg-type]
+            runs.outputs(
+                model,
+                part[0],
+                inference=mode,  # type: ignore[arg-type]
+                n_instances=N_INSTANCES,
+                seed=own,
+                average="probabilities",
+            )
             for part in (pool, test)
         )
         hits = (fresh.argmax(dim=-1) == test[1]).double().mean(dim=1)
@@ -100,7 +109,7 @@ def run_baselines(cell: Cell, *, base: bytes) -> dict[str, dict[str, float]]:
     """
     model = _adapted(base, rank=8, dropout=0.5, mask="row_column")
     pool, test = digits_pool()
-    chosen = sample(N_TRAIN + N_VALIDATION, seed=cell["seed"], population_size=len(pool[1]))
+    chosen = _drawn(N_TRAIN + N_VALIDATION, seed=cell["seed"], population=len(pool[1]))
     train, spare = chosen[:N_TRAIN], list(chosen[N_TRAIN:])
     seeds = [cell["seed"] * cell["members"] + k for k in range(cell["members"])]
     replicas = [Replica(seed=s, init_seed=s, dropout=0.0, examples=train) for s in seeds]
@@ -116,7 +125,12 @@ def run_baselines(cell: Cell, *, base: bytes) -> dict[str, dict[str, float]]:
     held = runs.outputs(model, pool[0][spare], inference="mean")
     fresh = runs.outputs(model, test[0], inference="mean")
     voted = runs.outputs(
-        model, test[0], inference="ensemble", n_instances=cell["members"], seed=cell["seed"]
+        model,
+        test[0],
+        inference="ensemble",
+        n_instances=cell["members"],
+        seed=derived_seed(cell["seed"], "evaluation"),
+        average="probabilities",
     )[-1]
     temperatures = [_temperature(held[k], labels) for k in (0, len(replicas) - 1)]
     ways = {
@@ -135,6 +149,11 @@ def run_baselines(cell: Cell, *, base: bytes) -> dict[str, dict[str, float]]:
         }
         for way, outputs in ways.items()
     } | {"temperatures": dict(zip(("LoRA", "LoRA Dropout, mean"), temperatures, strict=True))}
+
+
+def _drawn(size: int, *, seed: int, population: int) -> tuple[int, ...]:
+    """Returns indices of a training set; those of two seeds may have examples in common."""
+    return tuple(np.random.default_rng(seed).permutation(population)[:size].tolist())
 
 
 def _temperature(logits: Tensor, labels: Tensor) -> float:

@@ -9,6 +9,7 @@ from lora_dropout.files import atomic_path
 
 # Okabe and Ito's palette.
 ORANGE, BLUE, GREEN, RED, GREY = "#E69F00", "#0072B2", "#009E73", "#D55E00", "#555555"
+SKY, PINK = "#56B4E9", "#CC79A7"
 
 
 SAVE_DPI = 150

@@ -2,10 +2,10 @@
 
 from matplotlib import pyplot as plt
 
-from paper_figures.figure import Context, Drawing, PaperFigure, Verdict
-from paper_figures.statistics import mean_interval
+from paper_figures.figure import Context, Drawing, PaperFigure
+from paper_figures.statistics import mean_interval, together
 from paper_figures.style import BLUE, RED
-from paper_figures.tuned_runs import METHODS, SETTING, compared, differences, tuned_runs
+from paper_figures.tuned_runs import METHODS, SETTING, calibration, steady, tuned_runs
 
 
 def draw(context: Context) -> Drawing:
@@ -40,17 +40,15 @@ def draw(context: Context) -> Drawing:
     axis.set_yticks(range(len(METHODS)), [method.label for method in METHODS])
     axis.invert_yaxis()
     axis.set_xlabel("expected calibration error, test")
-    found = {a: compared(differences(runs, a, "ece"), better=-1) for a in ("lora", "adalora")}
-    words = [word for _, word in found.values()]
-    verdict: Verdict = "reproduced" if words == ["better", "better"] else "weakened"
-    if "better" not in words:
-        verdict = "contradicted" if "WORSE" in words else "not resolved"
+    found, _ = calibration(runs)
+    verdict, why = steady(context, lambda runs: calibration(runs)[1])
     return Drawing(
         figure=figure,
         rows=rows,
         caption=(
             f"{SETTING}. Mean over {len(context.training.seeds)} seeds with 95 % t intervals. "
-            f"Ensemble minus plain: LoRA {found['lora'][0]}, AdaLoRA {found['adalora'][0]}."
+            f"Ensemble minus plain: LoRA {found['lora']}, AdaLoRA {found['adalora']}. "
+            f"{together(2)}. {why}"
         ),
         verdict=verdict,
         table=table,

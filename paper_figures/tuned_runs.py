@@ -1,6 +1,6 @@
 """LoRA and AdaLoRA with and without LoRA Dropout on digits: the runs that several figures share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,9 +8,10 @@ import numpy as np
 
 from paper_figures.digits_runs import make_cell, pretrained, run_cell
 from paper_figures.figure import Context
-from paper_figures.statistics import mean_interval
+from paper_figures.statistics import Verdict, compared, judge
 
 DROPOUT = 0.5  # the paper's rate
+NUDGE = 1e-7  # about one unit in the last place of float32
 Run = dict[str, Any]
 SETTING = (
     "Digits: a transformer pretrained on 700 upright scans, fine-tuned on 64 scans turned by a "
@@ -42,32 +43,138 @@ def tuned_runs(context: Context) -> tuple[dict[Method, list[Run]], dict[Method, 
         context: How much to train.
 
     Returns:
-        Method -> its runs in the order of the seeds; method -> the rate of the lowest mean
-        validation loss. Validation and test sets have no image in common.
+        Method -> its runs in the order of the seeds; method -> the rate whose mean validation loss
+        is below that of both its neighbours. Validation and test sets have no image in common.
     """
-    training = context.training
-    base = pretrained(context.store, epochs=training.pretraining_epochs)
+    base = pretrained(context.store, epochs=context.training.pretraining_epochs)
+    rates = _tuned(context, base)
+    return _trained(context, base, rates), rates
+
+
+def steady(
+    context: Context, decide: Callable[[dict[Method, list[Run]]], Verdict]
+) -> tuple[Verdict, str]:
+    """A verdict that hangs neither on the pretrained weights' last bits nor on the grid's end.
+
+    The pretrained weights are changed by `NUDGE` at random, and rates (between the best and its
+    better neighbour) and runs are tuned and trained anew.
+
+    Args:
+        context: How much to train.
+        decide: Runs of `tuned_runs` -> verdict; of their histories it sees the last record only.
+
+    Returns:
+        (verdict, `not resolved` where it does not survive; a sentence for the caption).
+    """
+    base = pretrained(context.store, epochs=context.training.pretraining_epochs)
+    rates = _tuned(context, base)
+    first = decide(_trained(context, base, rates))
+    grid = context.training.learning_rates
+    edges = [m.label for m in METHODS if rates[m] in (min(grid), max(grid))]
+    if edges:
+        return "not resolved", f"The rate of {', '.join(edges)} is at the grid's edge."
+    again = _tuned(context, base, nudge=NUDGE)
+    second = decide(_trained(context, base, again, nudge=NUDGE))
+    verdict, why = survives(first, second)
+    moved = [m.label for m in METHODS if again[m] != rates[m]]
+    return verdict, why + (f" Then the rate of {', '.join(moved)} is another." if moved else "")
+
+
+def survives(first: Verdict, second: Verdict) -> tuple[Verdict, str]:
+    """Keep a verdict that a change of the last bits leaves alone.
+
+    Args:
+        first: The verdict.
+        second: That with the pretrained weights changed by `NUDGE`.
+
+    Returns:
+        (verdict, `not resolved` if they differ; a sentence for the caption).
+    """
+    how = f"With the pretrained weights changed by {NUDGE:g} and all trained anew"
+    if second != first:
+        return "not resolved", f"{how} the verdict would be {second!r} in place of {first!r}."
+    return first, f"{how} the verdict is the same."
+
+
+def _tuned(context: Context, base: bytes, *, nudge: float = 0.0) -> dict[Method, float]:
+    """Returns for each method the rate at which the mean validation loss is least.
+
+    From the middle three of the grid (nudged: from the unchanged weights' two best) outwards, until
+    the best has been tried with both neighbours.
+    """
+    grid, seeds = sorted(context.training.learning_rates), context.training.tuning_seeds
     compute = partial(run_cell, base=base)
-    common: dict[str, Any] = {"base": base, "epochs": training.epochs}
-    keys = [(method, rate) for method in METHODS for rate in training.learning_rates]
+
+    def measure(wanted: list[tuple[Method, int]], change: float) -> list[float]:
+        cells = [
+            make_cell(
+                **m._asdict(), base=base, epochs=context.training.epochs, learning_rate=grid[i],
+                seed=seed, tuning=True, nudge=change,
+            )
+            for m, i in wanted
+            for seed in seeds
+        ]  # fmt: skip
+        values = context.compute(compute, cells, title="learning rates")
+        found = [value["history"][-1]["held_out_loss"] for value in values]
+        losses = [np.inf if loss is None else loss for loss in found]  # None: it diverged
+        return np.reshape(losses, (len(wanted), len(seeds))).mean(axis=1).tolist()
+
+    middle = len(grid) // 2
+    start = [i for i in (middle - 1, middle, middle + 1) if 0 <= i < len(grid)]
+    losses: dict[Method, dict[int, float]] = {m: {} for m in METHODS}
+    wanted = [(m, i) for m in METHODS for i in start]
+    while wanted:
+        for (m, i), loss in zip(wanted, measure(wanted, 0.0), strict=True):
+            losses[m][i] = loss
+        wanted = [
+            (m, i)
+            for m, found in losses.items()
+            for best in [min(found, key=found.__getitem__)]
+            for i in (best - 1, best + 1)
+            if 0 <= i < len(grid) and i not in found
+        ]
+    if nudge:
+        pairs = {}
+        for m, found in losses.items():
+            best = min(found, key=found.__getitem__)
+            beside = [i for i in (best - 1, best + 1) if i in found]
+            pairs[m] = [best, min(beside, key=found.__getitem__)] if beside else [best]
+        wanted = [(m, i) for m, pair in pairs.items() for i in pair]
+        losses = {m: {} for m in METHODS}
+        for (m, i), loss in zip(wanted, measure(wanted, nudge), strict=True):
+            losses[m][i] = loss
+    return {m: grid[min(found, key=found.__getitem__)] for m, found in losses.items()}
+
+
+def _trained(
+    context: Context, base: bytes, rates: dict[Method, float], *, nudge: float = 0.0
+) -> dict[Method, list[Run]]:
+    seeds = context.training.seeds
     cells = [
-        make_cell(**m._asdict(), learning_rate=rate, seed=seed, tuning=True, **common)
-        for m, rate in keys
-        for seed in training.tuning_seeds
-    ]
-    values = context.compute(compute, cells, title="learning rates")
-    losses = np.array([value["history"][-1]["held_out_loss"] for value in values])
-    losses = losses.reshape(len(METHODS), len(training.learning_rates), -1).mean(axis=-1)
-    best = losses.argmin(axis=1)
-    rates = {m: training.learning_rates[best[i]] for i, m in enumerate(METHODS)}
-    cells = [
-        make_cell(**m._asdict(), learning_rate=rates[m], seed=seed, tuning=False, **common)
+        make_cell(
+            **m._asdict(), base=base, epochs=context.training.epochs, learning_rate=rates[m],
+            seed=seed, tuning=False, nudge=nudge,
+        )
         for m in METHODS
-        for seed in training.seeds
-    ]
-    values = context.compute(compute, cells, title="training")
-    n = len(training.seeds)
-    return {m: values[i * n : (i + 1) * n] for i, m in enumerate(METHODS)}, rates
+        for seed in seeds
+    ]  # fmt: skip
+    values = context.compute(partial(run_cell, base=base), cells, title="training")
+    return {m: values[i * len(seeds) : (i + 1) * len(seeds)] for i, m in enumerate(METHODS)}
+
+
+def calibration(runs: dict[Method, list[Run]]) -> tuple[dict[str, str], Verdict]:
+    """Whether LoRA Dropout's ensemble is better calibrated than the plain method.
+
+    Args:
+        runs: From `tuned_runs`.
+
+    Returns:
+        (adapter -> text, verdict over both adapters).
+    """
+    found = {
+        a: compared(differences(runs, a, "ece"), better=-1, tests=2) for a in ("lora", "adalora")
+    }
+    return {a: text for a, (text, _) in found.items()}, judge([word for _, word in found.values()])
 
 
 def differences(runs: dict[Method, list[Run]], adapter: str, metric: str) -> list[float]:
@@ -87,23 +194,6 @@ def differences(runs: dict[Method, list[Run]], adapter: str, metric: str) -> lis
 
 def _measure(run: Run, inference: str, metric: str) -> float:
     return run["history"][-1]["gap"] if metric == "gap" else run["final"][inference][metric]
-
-
-def compared(values: Sequence[float], *, better: int) -> tuple[str, str]:
-    """Words for a mean difference.
-
-    Args:
-        values: One a seed.
-        better: Sign of an improvement.
-
-    Returns:
-        (text with the 95 % interval, `better`, `WORSE` or `not resolved`).
-    """
-    mean, half = mean_interval(values)
-    word = "not resolved"
-    if abs(mean) > half:
-        word = "better" if better * mean > 0 else "WORSE"
-    return f"{mean:+.3f} ± {half:.3f} ({word})", word
 
 
 def curves(runs: Sequence[Run], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -100,6 +100,7 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
             inference="ensemble",
             n_instances=size,
             seed=evaluation_seeds(replicas, place=place),  # so that its members are its own
+            average="probabilities",
         )
         for place, size in enumerate(settings.sizes)
     ]

@@ -195,6 +195,7 @@ def measure_runs(
                 inference=mode,
                 n_instances=ensemble_size,
                 seed=evaluation_seeds(replicas),
+                average="probabilities",
             )
             for inputs, _ in (pool, test)
         ]

@@ -1,9 +1,11 @@
 """LoRA Dropout on a model that PEFT adapted; what PEFT saves stays an ordinary adapter."""
 
 import warnings
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
+from peft import PeftModel
 from peft.tuners.adalora.layer import SVDConv2d
 from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, ParamWrapper, _ConvNd
 from peft.tuners.lora.tp_layer import LoraParallelLinear
@@ -21,6 +23,7 @@ from lora_dropout.hf.attached_layer import (
     peft_class,
 )
 from lora_dropout.masked_layer import masked_layers
+from lora_dropout.masks import LayerMask
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -34,7 +37,11 @@ _OTHER_BASES = (
     LoraParallelLinear,
     SVDConv2d,
 )
-_OWN = ("name", "config", "active", "rows")
+_OWN = (
+    "name", "config", "active", "rows", "planned", "placed", "misplaced", "called", "weight_read",
+)  # fmt: skip
+# Initialisations whose factors start at an update of zero under every mask, on an unchanged base.
+_STARTS_AT_THE_BASE = (True, False, "gaussian", "eva", "mica")
 
 
 def attach(
@@ -85,7 +92,9 @@ def attach(
     Raises:
         ValueError: If a setting is out of range, or a layer cannot be masked: DoRA and other
             variants, `lora_bias`, `lora_dropout` above 0, layers that are not linear, merged
-            adapters, masks attached before. All reasons are given, and nothing is changed.
+            adapters, initialisations that change the base (PiSSA, OLoRA, ...) or start at factors
+            whose product alone is zero, masks attached before. All reasons are given, and nothing
+            is changed.
     """
     config = AttachConfig(
         dropout=dropout, mask=mask, n_instances=n_instances, rescale=rescale, inference=inference
@@ -99,6 +108,8 @@ def attach(
             f"got {type(model).__name__} without any"
         )
     problems = [problem for name, layer in layers.items() for problem in _problems(name, layer)]
+    if config.dropout > 0 and config.mask != "none":
+        problems += _started_elsewhere(model)
     if problems:
         shown = "; ".join(problems[:5]) + f"; and {len(problems) - 5} more" * (len(problems) > 5)
         raise ValueError(f"model cannot be masked: {shown}")
@@ -114,7 +125,14 @@ def attach(
         layer.__class__ = attached_class(type(layer))
         assert isinstance(layer, AttachedLayer)
         layer.name, layer.config = name, config
-        layer.active, layer.rows = None, None
+        layer.active = None
+        layer.register_forward_pre_hook(_do_nothing)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            # Its nested tensors are for layers that read weights without calling the modules.
+            module.use_nested_tensor = False
+    for root in _roots(model):
+        root.register_forward_pre_hook(_check_later)
     return model
 
 
@@ -143,8 +161,11 @@ def detach(model: ModelT, *, fold: bool = False) -> ModelT:
                 factors = layer.lora_B[adapter]  # type: ignore[index]
                 getattr(factors, "weight", factors).mul_(factor)
         layer.__class__ = peft_class(layer)
+        _remove_hook(layer, _do_nothing)
         for attribute in _OWN:
-            del layer.__dict__[attribute]
+            layer.__dict__.pop(attribute, None)
+    for root in _roots(model):
+        _remove_hook(root, _check_later)
     return model
 
 
@@ -165,11 +186,60 @@ def attached_config(model: nn.Module) -> AttachConfig:
         raise ValueError(f"model must have masks (see attach), got {type(model).__name__}")
     later = sorted(n for n, m in _lora_layers(model).items() if not isinstance(m, AttachedLayer))
     if later:
-        raise ValueError(
-            f"layer {later[0]!r} got its adapter after attach and is not masked: detach, then "
-            "attach again"
-        )
+        raise ValueError(_LATER.format(later[0]))
     return next(iter(attached.values())).config
+
+
+_LATER = "layer {!r} got its adapter after attach and is not masked: detach, then attach again"
+
+
+def _do_nothing(module: nn.Module, inputs: tuple[object, ...]) -> None:
+    # In eval mode nn.TransformerEncoderLayer reads the weights of its layers without calling them,
+    # past adapter and mask, unless one of them has a hook.
+    pass
+
+
+def _check_later(module: nn.Module, inputs: tuple[object, ...]) -> None:
+    # Refuses a pass under masks in which an adapter that came after `attach` has none.
+    if torch.compiler.is_compiling():
+        return
+    layers = [m for m in module.modules() if isinstance(m, LoraLayer)]
+    masks = module.training or any(
+        isinstance(getattr(m, "active", None), LayerMask) for m in layers
+    )
+    if not masks or all(isinstance(m, AttachedLayer) for m in layers):
+        return
+    for name, layer in _lora_layers(module).items():
+        on = not isinstance(layer, AttachedLayer) and not layer.disable_adapters
+        if on and any(adapter in layer.lora_A for adapter in layer.active_adapters):  # type: ignore[operator,union-attr]
+            raise ValueError(_LATER.format(name))
+
+
+def _roots(model: nn.Module) -> list[nn.Module]:
+    # PEFT's wrapper and the model inside: either may be called.
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return [model] if base is model else [model, base]
+
+
+def _remove_hook(module: nn.Module, hook: object) -> None:
+    hooks = module._forward_pre_hooks
+    for key in [key for key, found in hooks.items() if found is hook]:
+        del hooks[key]
+
+
+def _started_elsewhere(model: nn.Module) -> list[str]:
+    configs: dict[str, Any] = {}
+    for module in model.modules():
+        found = getattr(module, "peft_config", None)
+        if isinstance(found, Mapping):
+            configs |= found
+    return [
+        f"adapter {name!r} was made by init_lora_weights={config.init_lora_weights!r}, whose "
+        "factors make up the base network only unmasked: make it with init_lora_weights=True, or "
+        "attach with mask='none'"
+        for name, config in configs.items()
+        if getattr(config, "init_lora_weights", True) not in _STARTS_AT_THE_BASE
+    ]
 
 
 def _attached(model: nn.Module) -> dict[str, AttachedLayer]:

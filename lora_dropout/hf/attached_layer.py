@@ -72,22 +72,29 @@ class AttachedLayer(MaskedLayer):
         """Whether an update now sits in the base weight."""
         return bool(self.merged_adapters)
 
+    @property
+    def weight(self) -> Any:
+        """The base layer's weight; whoever reads it may compute without the adapter."""
+        self.weight_read = True
+        return super().weight  # type: ignore[misc]
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the layer.
 
         Args:
-            x: Input, shape (R, ..., in_features), the batch first.
+            x: Input, shape (..., in_features).
             *args: For the base layer.
             **kwargs: For the base layer.
 
         Returns:
-            Output, shape (R, ..., out_features).
+            Output, shape (..., out_features).
 
         Raises:
             RuntimeError: If masks are asked for while the layer is merged.
-            ValueError: If the leading dimension is not the batch, an active adapter cannot be
-                masked, or PEFT's `adapter_names` come with masks.
+            ValueError: If the examples of the instances in this pass cannot be told apart in `x`,
+                an active adapter cannot be masked, or PEFT's `adapter_names` come with masks.
         """
+        self.called = True
         adapters = self._adapters()
         if self.disable_adapters or not adapters:
             return super().forward(x, *args, **kwargs)
@@ -107,13 +114,12 @@ class AttachedLayer(MaskedLayer):
             problem = adapter_problem(self, adapter)
             if problem:
                 raise ValueError(f"layer {self.name!r}, adapter {adapter!r}: {problem}")
-        if mask is not None:
-            self._check_rows(x, mask.n_instances)
+        place = None if mask is None else self._place(x, mask.n_instances)
         output = self.base_layer(x, *args, **kwargs)
         A, B = self._factors(adapters)
         if x.dtype != A.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        update = unchecked_update(x, A, B, mask=mask, scaling=factor)
+        update = unchecked_update(x, A, B, mask=mask, scaling=factor, place=place)
         return output + update.to(output.dtype)
 
     def merge(self, *args: Any, **kwargs: Any) -> None:

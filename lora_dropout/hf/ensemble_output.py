@@ -55,7 +55,8 @@ class EnsembleForward:
         if as_tuple:
             kwargs["return_dict"] = True
         losses: list[Tensor] = []
-        means, given, loss_of = None, kwargs, None
+        means: dict[str, _Mean] = {}
+        given, loss_of = kwargs, None
         for index in range(self.masks.n_instances):
             with use_masks(self.model, self.masks.select(index)):
                 member = self.forward(*args, **given)
@@ -69,10 +70,10 @@ class EnsembleForward:
             if loss is not None:
                 losses.append(loss)
             if index == 0:
+                rule = self.averaging()
+                means = {name: _Mean(name, field_averaging(name, rule)) for name in fields}
                 if loss is not None:
                     loss_of = head_loss(self.inner, fields, kwargs, loss)
-                averaging = self.averaging()
-                means = {name: _Mean(name, field_averaging(name, averaging)) for name in fields}
                 if loss_of is not None:
                     given = _without_labels(self.inner, kwargs)
             for name in list(fields):
@@ -86,7 +87,7 @@ class EnsembleForward:
                 loss = torch.stack(losses).mean(dim=0)
                 self.members_losses.append(loss.detach().float().mean())
             result = {"loss": loss, **result}
-        output = kind(**result) if kind is not dict else result
+        output: Any = kind(**result) if kind is not dict else result
         return output.to_tuple() if as_tuple else output
 
 
@@ -125,7 +126,7 @@ def _refuse_generation(*_: Any, **__: Any) -> Any:
 
 
 def _without_labels(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the members whose loss nobody needs: it would hold the logits twice."""
+    # The loss of these members is not needed, and would hold a language model's logits twice.
     rest = {name: value for name, value in inputs.items() if name != "labels"}
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         return rest if type(model).__name__.endswith(_LANGUAGE_MODELS) else dict(inputs)
@@ -149,7 +150,7 @@ class _Mean:
         self.parts: Any = None
 
     def add(self, value: Any) -> None:
-        """Add a member's."""
+        # A member's.
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
             if self.parts is None:
                 self.parts = MemberMean(self.averaging if value.dim() > 1 else OUTPUTS)
@@ -173,7 +174,6 @@ class _Mean:
             )
 
     def result(self) -> Any:
-        """The mean, of the members' structure."""
         if isinstance(self.parts, MemberMean):
             return self.parts.result()
         if self.parts is None:

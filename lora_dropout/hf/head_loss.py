@@ -1,6 +1,7 @@
 """The loss that a transformers head computes from its outputs and the labels."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def head_loss(
 
 
 def _candidates(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[LossOf]:
-    config, labels = getattr(model, "config", None), inputs.get("labels")
+    # A copy: transformers' losses write `problem_type` into it, and heads look there.
+    config, labels = copy(getattr(model, "config", None)), inputs.get("labels")
     items = {k: inputs[k] for k in ("num_items_in_batch",) if inputs.get(k) is not None}
     starts, ends = inputs.get("start_positions"), inputs.get("end_positions")
     if starts is not None and ends is not None:

@@ -15,6 +15,7 @@ from lora_dropout.ensemble import Prediction
 from lora_dropout.hashing import name_key
 from lora_dropout.hf.attach import attached_config
 from lora_dropout.hf.ensemble_output import ensemble_forward
+from lora_dropout.hf.objective_check import check_objective, check_rows
 from lora_dropout.hf.rank_allocation import allocate_ranks
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
 from lora_dropout.objective import InstanceMode
@@ -24,10 +25,12 @@ from lora_dropout.seeds import derived_generator
 class LoRADropoutMixin:
     """Trains by the N-instance loss (arXiv 2404.09610 v1, Eq. 7), predicts by the ensemble (Eq. 8).
 
-    Put it before any `Trainer` class: `class MySFT(LoRADropoutMixin, SFTTrainer)`. The model must
-    have masks (`attach`). Masks are drawn from `args.seed`, the process's rank, the step and the
-    micro-step: ranks have independent masks, a run can be repeated, and a run resumed from a
-    checkpoint goes on with the masks it would have had, since the step is all there is to restore.
+    Put it before any `Trainer` class whose loss comes of `compute_loss`: `class MySFT(
+    LoRADropoutMixin, SFTTrainer)`. `loop` suits each of them, the other modes not each loss (see
+    `mode`). The model must have masks (`attach`). Masks are drawn from `args.seed`, the process's
+    rank, the step and the micro-step: ranks have independent masks, a run can be repeated, and a
+    run resumed from a checkpoint goes on with the masks it would have had, since the step is all
+    there is to restore.
 
     Under `loop` each instance has a backward pass of its own, so memory is that of one instance.
     With gradient checkpointing every recomputation meets its masks, in all modes. Losses are scaled
@@ -39,10 +42,11 @@ class LoRADropoutMixin:
         *args: For the Trainer.
         mode: `loop` (N passes; suits any model), `batched` (one pass over N copies of the batch)
             or `grouped` (one pass, the batch dealt out among the N masks), see `instance_loss`.
-            The last two need the batch in the leading dimension of every layer; DeBERTa's
-            relative embeddings, whose layers see positions there, are refused with an error, and
-            train by `loop`. They also need a loss that is a mean (or a sum divided by
-            `num_items_in_batch`) over examples or tokens.
+            The last two place the batch in each layer's input by a probe, once for inputs of a
+            kind; a model in which examples meet, or whose rows cannot be placed, is refused with
+            an error and trains by `loop`. So is a loss in which examples meet (pairs, in-batch
+            negatives, halves of a batch), found by a check on the first batch; a mean (or a sum
+            divided by `num_items_in_batch`) over examples or tokens is fine.
         inference: How to evaluate and predict: `ensemble`, or mask-free `mean` or `raw`.
         eval_instances: Members of the ensemble; the same networks in every evaluation and on
             every rank. None is the `n_instances` of `attach`.
@@ -79,6 +83,7 @@ class LoRADropoutMixin:
         self._copies = 1  # of the batch in a pass
         self._micro_step = (-1, 0)
         self._scaling_known = False
+        self._objective_known = False
         self._check_parallelism()
         allocate_ranks(self)
 
@@ -106,6 +111,12 @@ class LoRADropoutMixin:
         step = super().training_step  # type: ignore[misc]
         if not self._scales_by(model, inputs, num_items_in_batch):
             num_items_in_batch = None
+        if self.mode != "loop" and self.n_instances > 1:
+            if self.mode == "grouped":
+                check_rows(inputs, _batch_size(inputs), self.args.per_device_train_batch_size)
+            if not self._objective_known:
+                check_objective(self, model, inputs, num_items_in_batch)
+                self._objective_known = True
         masks = self._next_masks()
         if self.mode != "loop" or self.n_instances == 1:
             self._copies = self.n_instances if self.mode == "batched" else 1

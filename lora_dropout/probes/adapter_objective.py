@@ -390,6 +390,11 @@ class AdapterObjective:
             stack.enter_context(_evaluating(self.model))
             # The fused kernels have no second derivative.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self._n_instances > 1:
+                # The batch is placed in the layers' inputs here: it cannot be under torch.func.
+                inputs, _ = next(self._parts())
+                with torch.no_grad():
+                    self._outputs(self.point(), map_inputs(lambda t: t[:1], inputs))
             yield
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from lora_bounds.held_out import clopper_pearson
 from lora_dropout.checks import check_array, check_count, check_positive, check_real, short
 
 Array = NDArray[np.float64]
@@ -90,8 +91,15 @@ def clopper_pearson_interval(successes: int, trials: int, *, confidence: float =
     confidence = check_confidence(confidence)
     if successes > trials:
         raise ValueError(f"successes must be at most trials={trials}, got successes={successes}")
-    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    return Interval(float(found.low), float(found.high), confidence)
+    low, high = (
+        float(
+            clopper_pearson(
+                n=trials, delta=(1.0 - confidence) / 2.0, errors=successes, direction=d
+            ).value
+        )
+        for d in ("lower", "upper")
+    )
+    return Interval(low, high, confidence)
 
 
 def empirical_bernstein_interval(
@@ -100,7 +108,7 @@ def empirical_bernstein_interval(
     """Bound a mean of bounded independent values: holds at every n, not just for large ones.
 
     Each side is mean +- (sqrt(2 V ln(2/d) / n) + 7 C ln(2/d) / (3 (n-1))) with V the unbiased
-    variance and d = (1 - confidence) / 2 (Maurer and Pontil 2009, Theorem 4).
+    variance and d = (1 - confidence) / 2 (Maurer and Pontil 2009, Theorem 4), rounded outward.
 
     Args:
         values: Independent values, identically distributed, shape (n,), n at least 2.
@@ -119,6 +127,7 @@ def empirical_bernstein_interval(
         raise ValueError(f"values must lie within a range of span={span!r}, got {np.ptp(x)!r}")
     n, log = len(x), math.log(4.0 / (1.0 - check_confidence(confidence)))
     slack = math.sqrt(2.0 * x.var(ddof=1) * log / n) + 7.0 * span * log / (3.0 * (n - 1))
+    slack = slack * (1.0 + 1e-12) + 1e-15 * float(np.abs(x).max())  # rounding, of the mean too
     return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
 
 
@@ -135,7 +144,7 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     x = _sample("values", values)
     confidence = check_confidence(confidence)
     error = x.std(ddof=1) / np.sqrt(len(x))
-    slack = float(stats.t.ppf((1.0 + confidence) / 2.0, len(x) - 1) * error)
+    slack = float(stats.t.isf((1.0 - confidence) / 2.0, len(x) - 1) * error)
     return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
 
 

@@ -98,7 +98,8 @@ def prediction_quality(
     if logs.isnan().any():
         raise ValueError(f"outputs must give probabilities, got infinities in {short(outputs)}")
     targets = targets.cpu()
-    probabilities = check_probabilities(logs.exp(), targets)
+    # Not the exponential of logs, which misses 1/classes, on a bin's edge, where logits are equal.
+    probabilities = check_probabilities(outputs.detach().double().softmax(dim=-1).cpu(), targets)
     if len(targets) < 2:
         raise ValueError(f"targets must be at least 2 to be resampled, got {len(targets)}")
     losses = F.nll_loss(logs, targets, reduction="none").numpy()

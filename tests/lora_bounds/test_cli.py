@@ -199,7 +199,10 @@ def test_an_unknown_id_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_bound_compares_and_names_what_is_vacuous(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = "bound --n 50 --dropout 0.5 --empirical-risk 0.1 --squared-norm 20 --width 0.3"
+    arguments = (
+        "bound --n 50 --dropout 0.5 --empirical-risk 0.1 --squared-norm 20 --width 0.3 "
+        "--regularized-lipschitz 1"
+    )
     assert cli.main(arguments.split()) == 0
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if line.startswith("Thm 4.4 as printed"))

@@ -25,8 +25,9 @@ from lora_bounds import (
 
 PENALTY = {"lipschitz": 0.8, "regularization": 0.9, "dropout": 0.5}
 COMMON = {"delta": 0.05, "loss_range": 1.0, "empirical_risk": 0.1}
+SLOPES = {"regularized_lipschitz": 0.8, "held_out_n": 3000, "held_out_errors": 300}
 PROBLEM = {
-    **PENALTY, **COMMON, "curvature": 0.1, "squared_norm": 4.0, "width": 0.3,
+    **PENALTY, **COMMON, **SLOPES, "curvature": 0.1, "squared_norm": 4.0, "width": 0.3,
     "feldman_vondrak_constant": 1.0,
 }  # fmt: skip
 
@@ -49,7 +50,7 @@ def direct(name, n):
         "PAC-Bayes dropout": lambda: pac_bayes_kl_bound(kl=1.0 / 0.09, **common),
         "held-out, Hoeffding": lambda: hoeffding(**common),
         "held-out, Clopper-Pearson": lambda: clopper_pearson(
-            n=n, delta=0.05, errors=np.ceil(0.1 * n)
+            n=n, delta=0.05, errors=-(-int(n) // 10)
         ),
     }[name]()
 
@@ -84,8 +85,12 @@ def test_rows_that_need_more_are_left_out():
     assert "PAC-Bayes dropout" not in names
     assert "Feldman-Vondrak 2019" not in names
     assert len(names) == 8
-    names = [row.name for row in compare_bounds(n=10, **{**small, "loss_range": 2.0})]
-    assert "held-out, Clopper-Pearson" not in names
+    few = compare_bounds(n=10, delta=0.05, dropout=0.5, curvature=0.0, regularization=1.0,
+                         loss_range=1.0, empirical_risk=0.1)  # fmt: skip
+    assert not few
+    assert len(few.left_out) == 10
+    assert few.left_out["Thm 4.4 as printed"] == "needs regularized_lipschitz"
+    assert few.left_out["Bousquet-Elisseeff 2002"] == "needs lipschitz"
     names = [row.name for row in compare_bounds(n=1, **PROBLEM)]
     assert "Feldman-Vondrak 2019" not in names
 
@@ -131,3 +136,62 @@ def test_a_million_grid_points():
     assert grid.value.shape == (1000, 1000)
     assert pac_bayes_kl_bound(kl=p, n=n, **COMMON).value.shape == (1000, 1000)
     assert time.perf_counter() - start < 20
+
+
+def test_held_out_rows_come_from_unseen_examples_alone():
+    """No training number moves them; 7 errors of 25 are 7, whatever the float of 7/25 times 25."""
+    base = {
+        "delta": 0.05,
+        "loss_range": 1.0,
+        "dropout": 0.5,
+        "curvature": 0.0,
+        "regularization": 1.0,
+    }
+    found = set()
+    for n, risk in ((25, 7 / 25), (10**6, 0.0), (1, 1.0)):
+        rows = compare_bounds(
+            n=n, empirical_risk=risk, lipschitz=1.0, held_out_n=25, held_out_errors=7, **base
+        )
+        named = {row.name: row.result.value for row in rows if "held-out" in row.name}
+        found.add(tuple(named.values()))
+        assert len(named) == 2
+    assert found == {(
+        hoeffding(n=25, delta=0.05, empirical_risk=7 / 25, loss_range=1.0).value,
+        clopper_pearson(n=25, delta=0.05, errors=7).value,
+    )}  # fmt: skip
+    rows = compare_bounds(n=25, empirical_risk=7 / 25, lipschitz=1.0, **base)
+    assert not [row for row in rows if "held-out" in row.name]
+    assert rows.left_out["held-out, Clopper-Pearson"] == "needs held_out_n and held_out_errors"
+    losses = compare_bounds(n=25, empirical_risk=0.0, held_out_n=9, held_out_risk=0.3, **base)
+    assert [row.name for row in losses] == ["held-out, Hoeffding"]
+    assert losses.left_out["held-out, Clopper-Pearson"] == "needs held_out_errors"
+
+
+def test_each_row_takes_the_slope_of_its_own_loss():
+    """lipschitz moves every stability row but Thm 4.4's; regularized_lipschitz that one alone."""
+    base = {row.name: row.result.value for row in compare_bounds(n=3000, **PROBLEM)}
+    for name, moved in (("lipschitz", False), ("regularized_lipschitz", True)):
+        rows = compare_bounds(n=3000, **{**PROBLEM, name: 0.4})
+        changed = {row.name for row in rows if row.result.value != base[row.name]}
+        stable = {name for name in base if "PAC" not in name and "held" not in name}
+        printed = {"Thm 4.4 as printed"}
+        assert changed == (printed if moved else stable - printed)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"held_out_n": None},
+            "held_out_errors must come with held_out_n, got held_out_errors=300",
+        ),
+        ({"held_out_errors": None}, "held_out_n must come with held_out_errors or held_out_risk"),
+        ({"held_out_errors": 3001}, r"held_out_errors must be in \[0, 3000\]"),
+        ({"held_out_errors": 2.5}, "held_out_errors must be a whole number"),
+        ({"loss_range": 2.0}, "held_out_errors must come with loss_range=1"),
+        ({"held_out_risk": 1.5}, "held_out_risk must be in"),
+    ],
+)
+def test_held_out_numbers_must_fit_together(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        compare_bounds(n=10, **{**PROBLEM, **wrong})

@@ -1,5 +1,6 @@
 """Held-out bounds against balls and the exact binomial tail."""
 
+import mpmath as mp
 import numpy as np
 import pytest
 from balls import assert_just_above, assert_just_below, ball
@@ -155,3 +156,75 @@ GOOD = {"n": 5, "delta": 0.1}
 def test_rejections(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def certain_tail(n, k, x, y=None):
+    """ln P(Bin(n, x) <= k) to 40 digits: summed downwards from k, or integrated if that is long."""
+    with mp.workdps(40):
+        n, k = mp.mpf(int(n)), mp.mpf(int(k))
+        x, y = (mp.mpf(x), 1 - mp.mpf(x)) if y is None else (1 - mp.mpf(y), mp.mpf(y))
+        mass = (
+            mp.loggamma(n + 1) - mp.loggamma(k + 1) - mp.loggamma(n - k + 1)
+            + k * mp.log(x) + (n - k) * mp.log(y)
+        )  # fmt: skip
+        if k <= 200 or n - k <= 200:  # the terms C(n, j) odds^j from j = k down
+            term, total = mp.mpf(1), mp.mpf(0)
+            for j in range(int(k), -1, -1):
+                total += term
+                term *= j * y / ((n - j + 1) * x)
+                if term < total * mp.mpf(10) ** -32:
+                    break
+            return mass + mp.log(total)
+        odds, slope = y / x, ((n - 1) * x - k) / x
+        width = 1 / (abs(slope) + mp.sqrt((k * odds**2 + n - k - 1) / 2))
+        ends = [width * j for j in (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 200)]
+        area = mp.quad(
+            lambda s: mp.exp(k * mp.log1p(s * odds) + (n - k - 1) * mp.log1p(-s)),
+            [end for end in ends if end < 1],
+            method="gauss-legendre",
+        )
+        return mass + mp.log((n - k) * area)
+
+
+def _held_out_cases():
+    rng = np.random.default_rng(0)
+    for i in range(84):
+        n = int(10 ** rng.uniform(0, 15))
+        near = int(rng.integers(0, 4))
+        k = (near, n - near, n // 2, int(rng.uniform() * n))[i % 4 if i % 12 < 4 else i % 2]
+        delta = 10 ** rng.uniform(-300, -0.3) if i % 3 else rng.uniform(0, 1)
+        yield n, min(max(k, 0), n), float(delta)
+    yield 10**8, 1, 0.025  # SciPy's inverse gave a limit inside
+    yield 10**15, 5 * 10**14, 0.025
+    yield 10**15, 10**15 - 2, 1 - 1e-9
+    yield 2**53 - 1, 2**52, 0.5
+
+
+@mp.workdps(40)
+def test_clopper_pearson_is_certified_by_the_tail_for_every_n():
+    """Never inside; outside by less than 1e-12 ln(1/δ) of the tail or 4 units of rounding."""
+    for n, k, delta in _held_out_cases():
+        level = mp.log(mp.mpf(delta))
+        upper = clopper_pearson(n=n, delta=delta, errors=k).value
+        lower = clopper_pearson(n=n, delta=delta, errors=k, direction="lower").value
+        assert 0.0 <= lower <= upper <= 1.0 or delta > 0.4
+        if k < n and upper < 1.0:
+            assert certain_tail(n, k, upper) <= level, (n, k, delta)
+            assert (
+                certain_tail(n, k, upper) >= level - 1e-12 * (1 + abs(level))
+                or certain_tail(n, k, upper * (1 - 2e-15)) >= level
+            ), (n, k, delta)
+        if k > 0 and lower > 0.0:
+            tail = certain_tail(n, n - k, None, lower)
+            assert tail <= level, (n, k, delta)
+            assert (
+                tail >= level - 1e-12 * (1 + abs(level))
+                or lower * (1 + 2e-15) >= 1
+                or certain_tail(n, n - k, None, lower * (1 + 2e-15)) >= level
+            ), (n, k, delta)
+
+
+def test_clopper_pearson_beyond_whole_floats_is_chernoffs():
+    assert clopper_pearson(n=1e300, delta=0.1, errors=1e299).value == pytest.approx(0.1)
+    assert clopper_pearson(n=1e300, delta=0.1, errors=1e299).value > 0.1
+    assert clopper_pearson(n=1e300, delta=0.1, errors=1e300, direction="lower").value < 1.0

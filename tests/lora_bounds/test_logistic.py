@@ -8,6 +8,7 @@ from mpmath import mp
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
+from lora_bounds import logistic
 from lora_bounds.logistic import leave_one_out_fits, logistic_fit, logistic_loss
 
 
@@ -107,6 +108,118 @@ def test_more_rejections():
         leave_one_out_fits(**GOOD, convention="n")
     with pytest.raises(ValueError, match="solution must have 1 entries"):
         logistic_loss(inputs=[[1.0]], labels=[1.0], solution=[1.0, 2.0])
-    # At 1e200 the Hessian overflows, and the failure is loud.
-    with pytest.raises(ArithmeticError, match="gradient norm"), np.errstate(all="ignore"):
-        logistic_fit(**{**GOOD, "inputs": [[1e200]]})
+    for setting in ({"regularization": 1e-300, "dropout": 1e-10}, {"regularization": 1e-310}):
+        for call in (logistic_fit, leave_one_out_fits):
+            with pytest.raises(ArithmeticError, match="regularization times q must be at least"):
+                call(**{**GOOD, **setting})
+
+
+def test_steps_that_do_not_reach_the_minimiser_are_an_error(monkeypatch):
+    monkeypatch.setattr(logistic, "_MOST_STEPS", 1)
+    with pytest.raises(ArithmeticError, match="Newton's method stopped within"):
+        logistic_fit(**{**GOOD, "regularization": 1e-9})
+
+
+def root_in_one_dimension(x, y, weight, center):
+    """The zero of the slope by bisection, to 22 digits."""
+
+    def slope(t):
+        loss = sum(
+            -b * mp.mpf(a) / (1 + mp.exp(b * mp.mpf(a) * t)) for a, b in zip(x, y, strict=True)
+        )
+        return loss / len(x) + 2 * mp.mpf(weight) * (t - center)
+
+    span = min(max(abs(a) for a in x) / (2 * mp.mpf(weight)), mp.mpf(10) ** 8)
+    low, high = center - span, center + span
+    while high - low > mp.mpf(10) ** -22 * abs(low + high):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
+SIGNS = {"separable": ([3.0, -0.5], [1.0, -1.0]), "overlapping": ([1.0, 2.0], [1.0, -1.0])}
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+@pytest.mark.parametrize("center", [0.0, -50.0, 1e6, -1e6])
+@pytest.mark.parametrize("weight", [1e-300, 1e-150, 1e-18, 1e-13, 1e-6, 1.0, 1e12, 1e150, 1e300])
+def test_every_weight_and_center_in_one_dimension(kind, center, weight):
+    x, y = SIGNS[kind]
+    fit = logistic_fit(
+        inputs=np.array(x)[:, None], labels=y, regularization=weight, dropout=1.0, center=[center]
+    )
+    with mp.workdps(330):
+        want = root_in_one_dimension(x, y, weight, center)
+        assert abs(mp.mpf(fit.solution[0]) / want - 1) < 1e-13
+
+
+def test_the_gradient_does_not_stop_the_search():
+    """Its norm is 1e-12 at 454653 already; exp(-θ)/(1 + exp(-θ)) = 2e-18 (θ + 50) at 36.3."""
+    fit = logistic_fit(
+        inputs=[[1.0]], labels=[1.0], regularization=1e-18, dropout=1.0, center=[-50.0]
+    )
+    theta = fit.solution[0]
+    assert theta == pytest.approx(-np.log(2e-18 * (theta + 50.0)), rel=1e-13)
+    assert theta == pytest.approx(36.3, abs=0.05)
+
+
+def check_certified(fit, x, y, weight, divisor, center, moved=1e-11):
+    """Polish the fit by Newton steps in 700 digits: near by, and within ‖gradient‖/(2 weight)."""
+    with mp.workdps(700):
+        signed, about = mp.matrix((y[:, None] * x).tolist()), mp.matrix(list(center))
+        theta = mp.matrix(fit.solution.tolist())
+        for _ in range(7):
+            wrong = [1 / (1 + mp.exp(margin)) for margin in signed * theta]
+            gradient = 2 * mp.mpf(weight) * (theta - about) - signed.T * mp.matrix(wrong) / divisor
+            scaled = mp.diag([a * (1 - a) / divisor for a in wrong]) * signed
+            hessian = signed.T * scaled + 2 * mp.mpf(weight) * mp.eye(len(theta))
+            theta -= mp.lu_solve(hessian, gradient)
+        size = max(mp.norm(theta), 1 / np.linalg.norm(x, axis=1).max())
+        assert mp.norm(gradient) / (2 * mp.mpf(weight)) <= 1e-20 * size
+        assert mp.norm(theta - mp.matrix(fit.solution.tolist())) <= moved * size
+
+
+@pytest.mark.parametrize("center", [0.0, 50.0, 1e6])
+@pytest.mark.parametrize("weight", [1e-300, 1e-100, 1e-14, 1e-3, 1e5, 1e100, 1e300])
+@pytest.mark.parametrize("kind", ["separable", "overlapping"])
+def test_every_weight_and_center_in_three_dimensions(kind, weight, center):
+    rng = np.random.default_rng(3)
+    x, about = rng.normal(size=(9, 3)), center * rng.normal(size=3)
+    y = np.sign(x @ rng.normal(size=3)) if kind == "separable" else np.tile([1.0, -1.0, 1.0], 3)
+    fit = logistic_fit(inputs=x, labels=y, regularization=weight, dropout=1.0, center=about)
+    check_certified(fit, x, y, weight, 9, about)
+
+
+@pytest.mark.parametrize("weight", [1e-80, 1e-18])
+def test_what_double_precision_cannot_resolve_gets_more_digits(weight):
+    """Two labels of one input, and the rest parted across it: one direction bent by 1e-16 alone."""
+    x = np.array([[1.0, 0.1], [1.0, 0.1], [0.3, 1.0], [0.2, -1.0]])
+    y = np.array([1.0, -1.0, 1.0, -1.0])
+    fit = logistic_fit(inputs=x, labels=y, regularization=weight, dropout=1.0)
+    check_certified(fit, x, y, weight, 4, np.zeros(2), moved=1e-15)
+    wrong = 1 / (1 + np.exp(y * (x @ fit.solution)))
+    curvature = (x.T * wrong * (1 - wrong)) @ x / 4
+    assert fit.least_curvature == pytest.approx(0.0, abs=1e-15)
+    assert np.linalg.eigvalsh(curvature)[0] == pytest.approx(0.0, abs=1e-15)
+
+
+@pytest.mark.parametrize("convention", ["1/n", "1/(n-1)"])
+def test_leave_one_out_at_a_small_weight_and_a_far_center(convention):
+    x, y = sample(7, n=5)
+    center = np.array([-50.0, 1e4])
+    fits = leave_one_out_fits(
+        inputs=x, labels=y, regularization=1e-18, dropout=1.0, center=center, convention=convention
+    )
+    for i, fit in enumerate(fits):
+        keep = np.arange(5) != i
+        check_certified(fit, x[keep], y[keep], 1e-18, 5 if convention == "1/n" else 4, center)
+
+
+def test_inputs_whose_squares_overflow():
+    """w = exp(-margin) 1e200/(2 0.75) and margin = 1e200 w, so that margin is near 914."""
+    fit = logistic_fit(**{**GOOD, "inputs": [[1e200]]})
+    with mp.workdps(30):
+        margin = mp.findroot(lambda m: m + mp.log(m) - mp.log(mp.mpf("1e400") / 1.5), 914)
+        assert fit.solution[0] == pytest.approx(float(margin / mp.mpf("1e200")), rel=1e-13)
+        curvature = mp.exp(-margin) * mp.mpf("1e400")
+        assert fit.least_curvature == pytest.approx(float(curvature), rel=1e-9)

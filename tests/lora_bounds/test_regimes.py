@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath import mp
 
 from lora_bounds.dropout_regimes import (
     dropout_limit_risks,
@@ -288,3 +289,68 @@ SPECTRUM = wishart_spectrum(n=3, d=1)
 def test_rejections(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def limit_means(aspect, w):
+    """E 1/(μ+w), E 1/(μ+w)² and E 1/(μ+w)³ from γ w m² + (1 - γ + w) m = 1, in mpmath."""
+    gamma, w = 1 / mp.mpf(aspect), mp.mpf(w)
+    linear = 1 - gamma + w
+    m = (mp.sqrt(linear**2 + 4 * gamma * w) - linear) / (2 * gamma * w)
+    slope = 2 * gamma * w * m + linear
+    first = -(gamma * m**2 + m) / slope
+    second = -(4 * gamma * m * first + 2 * gamma * w * first**2 + 2 * first) / slope
+    return m, -first, second / 2
+
+
+def limit_risks(aspect, w, signal, noise):
+    gamma = 1 / mp.mpf(aspect)
+    if w == 0:
+        kernel = max(1 - mp.mpf(aspect), 0)
+        spread = gamma / (1 - gamma) if aspect > 1 else 1 / (gamma - 1)
+        train = noise * max(1 - gamma, 0) / 2
+        return train, (signal * kernel + noise * (1 + spread)) / 2
+    m, square, _ = limit_means(aspect, w)
+    missing = mp.mpf(w) ** 2 * square
+    train = signal * mp.mpf(w) ** 2 * (m - w * square) + noise * (1 - gamma * (1 - missing))
+    return train / 2, (signal * missing + noise * (1 + gamma * (m - w * square))) / 2
+
+
+ASPECTS = [1e-50, 1e-8, 0.3, 0.99, 1 - 1e-6, 1 - 1e-10, 1 - 2.0**-53]
+ASPECTS += [1.0, 1 + 2.0**-52, 1 + 1e-10, 1 + 1e-6, 1.01, 3.0, 1e8]
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_risks_in_the_limit_at_every_weight(aspect):
+    spectrum = marchenko_pastur(aspect=aspect)
+    for w in (0.0, 1e-300, 1e-100, 1e-40, 1e-20, 1e-10, 1e-4, 1.0, 1e4, 1e100, 1e150):
+        for signal, noise in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0)):
+            if aspect == 1 and w == 0:
+                continue
+            found = ridge_risks(
+                spectrum=spectrum, weight=w, signal_power=signal, noise_variance=noise
+            )
+            with mp.workdps(1000):
+                train, test = limit_risks(aspect, w, signal, noise)
+                want = [float(train), float(test), float(test - train)]
+            got = [found.train, found.test, found.gap]
+            assert got == pytest.approx(want, rel=1e-9, abs=1e-200), (w, signal, noise)
+
+
+@pytest.mark.parametrize("aspect", [*ASPECTS, 1e15])
+def test_turning_ratio_in_the_limit_at_every_weight(aspect):
+    spectrum = marchenko_pastur(aspect=aspect)
+    for w in (1e-40, 1e-10, 1e-3, 0.3, 1.0, 30.0, 1e6, 1e90):
+        found = turning_ratio(spectrum=spectrum, weight=w)
+        with mp.workdps(400):
+            _, square, cube = limit_means(aspect, w)
+            # E μ/(μ+w)³ and E μ²/(μ+w)³ = E 1/(μ+w) - 2w E 1/(μ+w)² + w² E 1/(μ+w)³.
+            m, linear = limit_means(aspect, w)[0], square - w * cube
+            quadratic = m - 2 * w * square + mp.mpf(w) ** 2 * cube
+            want = float(aspect * (w / (1 + mp.mpf(w))) * (1 - quadratic / linear))
+        # r crosses 0: next to its size at other weights.
+        assert found == pytest.approx(want, rel=1e-7, abs=1e-8 * min(aspect, 1.0) * min(w, 1.0))
+
+
+def test_an_aspect_whose_eigenvalues_are_1_to_double_precision_is_refused():
+    with pytest.raises(ValueError, match=r"aspect must be in \[1e-100, 1e20\]"):
+        marchenko_pastur(aspect=1e21)

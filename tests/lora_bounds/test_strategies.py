@@ -103,3 +103,50 @@ def test_without_hypothesis_the_error_names_the_extra() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'lora-dropout[test]'" in shown.stdout
+
+
+FIRST_CALLS = """
+import sys, time
+import lora_bounds as lb
+from hypothesis import given, settings, strategies as st
+from lora_bounds import strategies
+
+known = set(sys.modules)
+
+@settings(max_examples=3, database=None, derandomize=True, deadline=None)
+@given(strategies.{strategy})
+def call(x):
+    before = time.process_time()
+    {call}
+    assert time.process_time() - before < 0.2, "Hypothesis's default deadline"
+
+call()
+late = set(sys.modules) - known
+slow = ("lora_bounds", "scipy", "sympy", "mpmath")
+assert not [name for name in late if name.split(".")[0] in slow], late
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "call"),
+    [
+        ("dropout_rates()", "lb.ridge_risks(spectrum=lb.marchenko_pastur(aspect=2.0), weight=x,"
+         " signal_power=1.0, noise_variance=1.0)"),
+        ("dropout_rates(low=0.1)", "lb.critical_ratio(spectrum=lb.wishart_spectrum(n=9, d=3),"
+         " regularization=x)"),
+        ("mask_laws()", "lb.mask_moments(dropout=0.5, law=x)"),
+        ("problem_constants()", "lb.theorem_4_4(**x.arguments(lb.theorem_4_4)); lb.clopper_pearson("
+         "n=x.n, errors=x.n // 2, delta=x.delta)"),
+        ("regression_problems()", "lb.leave_one_out(inputs=x.inputs, targets=x.targets,"
+         " regularization=1.0, dropout=0.5); lb.page_trend([[1.0, 2.0, 3.0]] * len(x.inputs),"
+         " direction='increasing')"),
+        ("classification_problems(max_n=9)", "lb.logistic_fit(inputs=x.inputs, labels=x.targets,"
+         " regularization=1.0, dropout=0.5)"),
+        ("losses()", "x.value(0.5, 1.0)"),
+    ],
+)  # fmt: skip
+def test_first_examples_import_nothing_slow(strategy: str, call: str) -> None:
+    """In a fresh process, where nothing else has been imported before."""
+    code = FIRST_CALLS.format(strategy=strategy, call=call)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,7 @@
 """Calibration errors and scores against second implementations, by loops and by hand."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,11 @@ from lora_dropout import (
     expected_calibration_error,
     negative_log_likelihood,
 )
-from lora_dropout.calibration import calibration_terms
+from lora_dropout.calibration import _bins, calibration_terms
+from lora_dropout.probes.quality import prediction_quality
 from tests.lora_dropout.strategies import IDENTITY, SINGLE, normal, seeds
+
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def plain_ece(probabilities: np.ndarray, targets: np.ndarray, n_bins: int) -> float:
@@ -54,7 +59,7 @@ def test_confidence_of_exactly_one() -> None:
     want = plain_ece(probabilities.numpy(), targets.numpy(), 10)
     assert want == pytest.approx(0.48, abs=1e-6)
     assert got == pytest.approx(want, abs=SINGLE)
-    # The fault that this guards against; if it goes, the clamp may go too.
+    # One reason why the bins are our own.
     assert float(multiclass_calibration_error(probabilities, targets, 2, 10)) == pytest.approx(0.52)
 
 
@@ -64,6 +69,93 @@ def test_edges_belong_to_the_upper_bin() -> None:
     want = plain_ece(probabilities.numpy(), targets.numpy(), 4)
     got = expected_calibration_error(probabilities, targets, n_bins=4)
     assert got == pytest.approx(want, abs=SINGLE)
+
+
+def nearest(edge: Fraction, dtype: torch.dtype) -> Fraction:
+    """The number of the dtype next to an edge, in exact arithmetic."""
+    about = torch.tensor(float(edge), dtype=dtype)
+    ends = torch.tensor([-1.0, 2.0], dtype=dtype)
+    around = [about, *(torch.nextafter(about, end) for end in ends)]
+    return min((Fraction(float(x)) for x in around), key=lambda x: abs(x - edge))
+
+
+def spread_rest(confidence: torch.Tensor, classes: int) -> torch.Tensor:
+    """Rows with a given top probability; the other classes share the rest."""
+    rest = (1 - confidence.double()) / (classes - 1)
+    rows = rest[:, None].repeat(1, classes).to(confidence.dtype)
+    rows[:, 0] = confidence
+    return rows
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_every_edge_belongs_to_the_upper_bin_in_every_dtype(dtype: torch.dtype) -> None:
+    """One example on edge k/n and right, one in the middle of bin k and wrong: they offset."""
+    for n in range(2, 51):
+        edges = [float(nearest(Fraction(k, n), dtype)) for k in range(1, n)]
+        found = _bins(torch.tensor(edges, dtype=torch.float64).to(dtype), n)
+        assert found.tolist() == list(range(1, n))
+    for n in (7, 25):
+        for k in range(1, n):
+            edge = nearest(Fraction(k, n), dtype)
+            pair = torch.tensor([float(edge), (k + 0.5) / n], dtype=torch.float64).to(dtype)
+            got = expected_calibration_error(spread_rest(pair, 60), torch.tensor([0, 1]), n_bins=n)
+            want = abs(1 - edge - Fraction(float(pair[1]))) / 2
+            assert got == pytest.approx(float(want), abs=1e-12), (k, n)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(st.floats(0, 1), st.integers(1, 300))
+def test_bins_in_exact_arithmetic(dtype: torch.dtype, value: float, n_bins: int) -> None:
+    """The last bin whose lower edge, rounded to the dtype, is not above the value."""
+    values = torch.tensor([value], dtype=torch.float64).to(dtype)
+    exact = Fraction(float(values))
+    want = min(int(exact * n_bins), n_bins - 1)
+    while want + 1 < n_bins and nearest(Fraction(want + 1, n_bins), dtype) <= exact:
+        want += 1
+    assert _bins(values, n_bins).tolist() == [want]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_brier_score_has_the_same_bins(dtype: torch.dtype) -> None:
+    """Forecasts 0.84 and 0.85 share one of 25 bins, for either class or its complement 1/25."""
+    top = torch.tensor([0.84, 0.85], dtype=dtype)
+    got = brier_score(torch.stack([top, 1 - top], dim=1), torch.tensor([0, 1]), n_bins=25)
+    # Class 0: one bin of mean 0.845 and frequency 1/2. Class 1: 0.16 and 0.15, two bins.
+    want = (0.845 - 0.5) ** 2 + (0.16**2 + 0.85**2) / 2
+    assert got.reliability == pytest.approx(want, abs=1e-6)
+
+
+def test_equal_logits_lie_on_the_edge_of_their_bin() -> None:
+    for classes in range(2, 60):
+        outputs, targets = torch.zeros(4, classes), torch.tensor([0, 1, 1, 1])
+        outputs[2:, 1] = np.log(1.5)  # confidence 1.5/(classes + 0.5), in the same bin
+        found = prediction_quality(outputs, targets, n_bins=classes, resamples=2)
+        want = abs((1 - 2 / classes) + 2 * (1 - 1.5 / (classes + 0.5))) / 4
+        assert found.ece.value == pytest.approx(want, abs=1e-7), classes
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("classes", [2, 10, 1000, 50_000])
+@pytest.mark.parametrize("sharp", [0.1, 1, 9])
+def test_probabilities_of_every_dtype(dtype: torch.dtype, classes: int, sharp: float) -> None:
+    """A softmax, or the mean of three, sums to 1 as far as its dtype can."""
+    logits = (sharp * normal(3, 4, classes, seed=classes)).to(dtype)
+    targets = torch.arange(4) % classes
+    for rows in (logits[0].softmax(-1), logits.softmax(-1).mean(0)):
+        for measure in (expected_calibration_error, adaptive_calibration_error):
+            assert 0 <= measure(rows, targets) <= 1
+        score = (rows.double() - torch.eye(4, classes)[targets]).square().sum(1).mean()
+        if classes < 1000:
+            assert brier_score(rows, targets).score == pytest.approx(float(score))
+        loss = negative_log_likelihood(rows, targets)
+        assert loss == pytest.approx(float(-rows.double()[range(4), targets].log().mean()))
+
+
+def test_what_no_rounding_explains_is_refused_in_every_dtype() -> None:
+    for dtype in FLOATS:
+        for row in ([0.7, 0.35], [0.5, 0.45], [1.01, -0.01]):
+            with pytest.raises(ValueError, match="rows that sum to 1, got sums"):
+                negative_log_likelihood(torch.tensor([row], dtype=dtype), torch.tensor([0]))
 
 
 def test_known_values() -> None:

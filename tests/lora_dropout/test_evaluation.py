@@ -15,7 +15,7 @@ def test_classes() -> None:
     model, x, y = two_layers(CONFIG), normal(9, 5, seed=1), torch.arange(9) % 3
     got = evaluate(model, (x, y), n_instances=3, generator=generator(4))
     masks = sample_masks(model, n_instances=3, generator=generator(4))
-    logits = ensemble_predict(model, x, masks=masks)
+    logits = ensemble_predict(model, x, masks=masks, average="probabilities")
     assert got["loss"] == pytest.approx(float(F.cross_entropy(logits, y)))
     assert got["accuracy"] == float((logits.argmax(dim=1) == y).double().mean())
     assert got["ece"] == pytest.approx(ece(logits.softmax(dim=1), y))

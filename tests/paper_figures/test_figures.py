@@ -312,11 +312,15 @@ def test_verdicts_follow_the_numbers() -> None:
 
         return {m: [run(m, seed) for seed in range(3)] for m in METHODS}
 
-    rates = dict.fromkeys(METHODS, 5e-3)
     for shift, verdict in ((-0.5, "reproduced"), (0.5, "contradicted"), (-0.005, "not resolved")):
-        caption, found = fig1_losses.conclude(runs(shift), rates, Context(Path(), training=TINY))
+        caption, found = fig1_losses.conclude(runs(shift), Context(Path(), training=TINY))
         assert found == verdict
-    assert "at the grid's edge" not in caption
+        assert (
+            caption.count(
+                {"reproduced": "(better)", "contradicted": "(WORSE)"}.get(verdict, "(not resolved)")
+            )
+            >= 4
+        )
 
 
 def test_language_model_tables_come_from_comparisons_on_file(

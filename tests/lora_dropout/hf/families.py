@@ -13,24 +13,31 @@ from tests.lora_dropout.text_families import FAMILIES as TEXT
 
 _BATCH, _LENGTH, _CLASSES, _VOCABULARY = 3, 8, 3, 30
 _ATTENTION = r".*\.(query|value|query_proj|value_proj|q_proj|v_proj|q|v|c_attn|q_lin|v_lin|"
-_ATTENTION += r"query_key_value|qkv|attn\.Wqkv|Wqkv|in_proj|query_global|fc1|dense1)"
+_ATTENTION += r"query_key_value|qkv_proj|layer_1|q_head|v_head|key|Wqkv|in_proj|fc1)"
 
 _VISION = {
+    "num_labels": _CLASSES,
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20,
     "image_size": 16, "patch_size": 8,
 }  # fmt: skip
 _SEGFORMER = {
+    "num_labels": _CLASSES,
     "num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [8, 16],
     "patch_sizes": [3, 3], "strides": [2, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2],
     "decoder_hidden_size": 16, "classifier_dropout_prob": 0.0,
 }  # fmt: skip
-_SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2],
-         "window_size": 2}  # fmt: skip
+_SWIN = {
+    "num_labels": _CLASSES, "image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
+    "num_heads": [1, 2], "window_size": 2,
+}  # fmt: skip
 _SPEECH = {
+    "num_labels": _CLASSES,
     "vocab_size": _VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "intermediate_size": 20, "conv_dim": [8, 8], "conv_stride": [5, 4], "conv_kernel": [10, 8],
-    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2,
-    "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "classifier_proj_size": 8, "ctc_zero_infinity": True,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    "num_feat_extract_layers": 2,
+    "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "classifier_proj_size": 8,
+    "ctc_zero_infinity": True,
 }  # fmt: skip
 _WHISPER = {
     "vocab_size": _VOCABULARY, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
@@ -40,6 +47,8 @@ _WHISPER = {
     "decoder_start_token_id": 1, "mask_time_prob": 0.0,
 }  # fmt: skip
 _YOLOS = {**_VISION, "image_size": [16, 16], "num_detection_tokens": 4}
+
+_IMAGE, _AUDIO = "AutoModelForImageClassification", "AutoModelForAudioClassification"
 
 
 class Family(NamedTuple):
@@ -62,8 +71,8 @@ def _text(names: str, head: str, kind: str, **more: Any) -> dict[str, Family]:
 
 FAMILIES: dict[str, Family] = {
     **_text(
-        "bert roberta albert distilbert electra deberta deberta_v2 mpnet xlnet xlm funnel longformer "
-        "big_bird convbert mobilebert squeezebert rembert roformer modernbert gpt2 gpt_neox opt "
+        "bert roberta albert distilbert electra deberta deberta_v2 mpnet xlnet xlm funnel "
+        "longformer big_bird convbert mobilebert rembert roformer modernbert gpt2 gpt_neox opt "
         "bloom llama qwen2 gemma phi3 mixtral bart",
         "AutoModelForSequenceClassification", "classes", num_labels=_CLASSES,
     ),
@@ -76,24 +85,31 @@ FAMILIES: dict[str, Family] = {
             num_labels=_CLASSES, problem_type="regression"),
     **_text("bert electra gpt2 xlnet", "AutoModelForTokenClassification", "token_classes",
             num_labels=_CLASSES),
-    **_text("bert distilbert albert longformer", "AutoModelForQuestionAnswering", "span"),
+    **_text("bert distilbert albert", "AutoModelForQuestionAnswering", "span"),
     **_text("bert roberta", "AutoModelForMultipleChoice", "choices"),
     **_text("bert roberta distilbert modernbert", "AutoModelForMaskedLM", "tokens"),
     **_text("bert", "AutoModelForNextSentencePrediction", "pairs"),
     **_text("gpt2 gpt_neox gptj opt bloom falcon llama mixtral qwen2 qwen2_moe gemma phi3",
             "AutoModelForCausalLM", "tokens"),
     **_text("t5 mt5 bart mbart", "AutoModelForSeq2SeqLM", "seq2seq"),
-    "vit-image": Family(tf.ViTConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "deit-image": Family(tf.DeiTConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "beit-image": Family(tf.BeitConfig, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "dinov2-image": Family(tf.Dinov2Config, {**_VISION, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "swin-image": Family(tf.SwinConfig, {**_SWIN, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "segformer-image": Family(tf.SegformerConfig, {**_SEGFORMER, "num_labels": 3}, "AutoModelForImageClassification", "image"),
-    "segformer-pixels": Family(tf.SegformerConfig, {**_SEGFORMER, "num_labels": 3}, "AutoModelForSemanticSegmentation", "pixels"),
-    "vit-masked_image": Family(tf.ViTConfig, {**_VISION, "encoder_stride": 8}, "AutoModelForMaskedImageModeling", "masked_image"),
-    "yolos-boxes": Family(tf.YolosConfig, {**_YOLOS, "num_labels": 3}, "AutoModelForObjectDetection", "boxes"),
-    "wav2vec2-audio": Family(tf.Wav2Vec2Config, {**_SPEECH, "num_labels": 3}, "AutoModelForAudioClassification", "audio"),
-    "hubert-audio": Family(tf.HubertConfig, {**_SPEECH, "num_labels": 3}, "AutoModelForAudioClassification", "audio"),
+    "vit-image": Family(tf.ViTConfig, _VISION, _IMAGE, "image"),
+    "vit_msn-image": Family(tf.ViTMSNConfig, _VISION, _IMAGE, "image"),
+    "beit-image": Family(tf.BeitConfig, _VISION, _IMAGE, "image"),
+    "dinov2-image": Family(tf.Dinov2Config, _VISION, _IMAGE, "image"),
+    "swin-image": Family(tf.SwinConfig, _SWIN, _IMAGE, "image"),
+    "segformer-image": Family(tf.SegformerConfig, _SEGFORMER, _IMAGE, "image"),
+    "segformer-pixels": Family(
+        tf.SegformerConfig, _SEGFORMER, "AutoModelForSemanticSegmentation", "pixels"
+    ),
+    "vit-masked_image": Family(
+        tf.ViTConfig, {**_VISION, "encoder_stride": 8},
+        "AutoModelForMaskedImageModeling", "masked_image"
+    ),
+    "yolos-boxes": Family(
+        tf.YolosConfig, _YOLOS, "AutoModelForObjectDetection", "boxes"
+    ),
+    "wav2vec2-audio": Family(tf.Wav2Vec2Config, _SPEECH, _AUDIO, "audio"),
+    "hubert-audio": Family(tf.HubertConfig, _SPEECH, _AUDIO, "audio"),
     "wav2vec2-speech": Family(tf.Wav2Vec2Config, _SPEECH, "AutoModelForCTC", "speech"),
     "whisper-seq2seq": Family(tf.WhisperConfig, _WHISPER, "AutoModelForSpeechSeq2Seq", "mel"),
 }  # fmt: skip
@@ -116,7 +132,9 @@ def family_batch(name: str, size: int = _BATCH) -> dict[str, Tensor]:
 
 
 def _tokens(size: int, random: torch.Generator) -> Tensor:
-    return torch.randint(4, 15, (size, _LENGTH), generator=random)
+    tokens = torch.randint(4, 15, (size, _LENGTH), generator=random)
+    tokens[:, -1] = 3  # the end of a text
+    return tokens
 
 
 def _classes(*shape: int, random: torch.Generator, most: int = _CLASSES) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lora_dropout import (
     LoRADropoutConfig,
+    Masks,
     adapt,
     adapters,
     ensemble_predict,
@@ -76,7 +77,8 @@ def test_masked_layer_by_the_definition(case: tuple[str, str], rescale: bool) ->
     for name, layer in masked_layers(model).items():
         x = torch.randn(6, 4, layer.in_features, generator=generator(2))
         mask = masks.layers[name]
-        with use_masks(model, masks, rows=6), torch.no_grad():
+        # Under masks of the model, its own forward pass would say where the examples are.
+        with use_masks(layer, Masks({name: mask}, 3), rows=6), torch.no_grad():
             found = layer(x)
         for r in range(3):
             assert mask.rows is not None and mask.columns is not None
@@ -283,6 +285,60 @@ def test_an_adapter_added_later() -> None:
     model.set_adapter("dora")
     with pytest.raises(ValueError, match=r"layer '.*', adapter 'dora': Dora computes more"):
         model.train()(**batch("bert"))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_pass_notices_an_adapter_added_later(training: bool) -> None:
+    model = attach(peft_model("bert", target_modules=["query"])).train(training)
+    part = batch("bert")
+    model.add_adapter("wider", peft_config("bert"))
+    masks = sample_masks(model, seeds=torch.tensor([1]))
+    with use_masks(model, masks):
+        model(**part)  # the new one is not active
+    model.set_adapter("wider")
+    for network in (model, model.get_base_model()):
+        if training:
+            with pytest.raises(ValueError, match=r"layer '.*' got its adapter after attach"):
+                network(**part)
+        else:
+            network(**part)  # mask-free, as plain PEFT
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora", "orthogonal"])
+def test_initialisations_that_a_mask_would_break_are_refused(init: str) -> None:
+    model = get_peft_model(base_model("bert"), peft_config("bert", init_lora_weights=init))
+    with pytest.raises(ValueError, match=rf"'default' was made by init_lora_weights='{init}'"):
+        attach(model)
+    attach(model, mask="none")
+
+
+def encoder(target: str) -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    settings = LoraConfig(r=2, target_modules=[target], init_lora_weights=False)
+    return get_peft_model(nn.TransformerEncoder(layer, 1), settings).eval()
+
+
+def test_the_fast_path_of_torch_does_not_pass_adapters_by() -> None:
+    x = torch.randn(3, 4, 8, generator=generator(0))
+    model = attach(encoder("linear1"))
+    with torch.no_grad():
+        adapted = model(x)
+        with model.disable_adapter():
+            base = model(x)
+    assert not torch.equal(adapted, base)
+    close(adapted, model(x).detach(), ROUTE)  # with gradients there is no fast path
+    members = [
+        ensemble_predict(model, x, n_instances=2, average="logits", generator=generator(s))
+        for s in (0, 1)
+    ]
+    assert not torch.equal(*members)
+
+
+def test_a_weight_that_is_read_without_a_call_is_an_error() -> None:
+    model = attach(encoder("out_proj"))
+    with pytest.raises(ValueError, match=r"out_proj'\] must be called to be masked"):
+        ensemble_predict(model, torch.randn(3, 4, 8), max_rows=3, average="logits")
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -18,11 +18,10 @@ from transformers import (
 
 from lora_dropout import ensemble_predict, sample_masks, use_masks
 from lora_dropout.hf import LoRADropoutMixin, LoRADropoutTrainer, attach, detach
-from lora_dropout.hf.ensemble_output import average_outputs, ensemble_loss
 from lora_dropout.hf.trainer import step_seeds
 from lora_dropout.seeds import derived_generator
-from tests.lora_dropout.hf.models import SHAPES, batch, peft_model
-from tests.lora_dropout.strategies import close, generator
+from tests.lora_dropout.hf.models import SHAPES, base_model, batch, peft_config, peft_model
+from tests.lora_dropout.strategies import close
 
 ROUTE = 2e-5  # float32, the same sum in another order
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -204,33 +203,6 @@ def test_mask_free_evaluation(tmp_path: Path, inference: str) -> None:
         close(found, model(**data.data).logits, ROUTE)
 
 
-def test_average_and_loss() -> None:
-    a, b = torch.randn(4, 3, generator=generator(1)), torch.randn(4, 3, generator=generator(2))
-    labels = torch.tensor([0, 2, -100, 1])
-    mean = (a.softmax(-1) + b.softmax(-1)) / 2
-    found = average_outputs([(a, a), (b, b)], (labels, labels))
-    for part in found:
-        close(part.exp(), mean, ROUTE)
-    nll = -mean[[0, 1, 3], [0, 2, 1]].log().mean()
-    loss = ensemble_loss(found[0], labels, shift=False)
-    assert loss is not None
-    close(loss, nll, ROUTE)
-    spans = ensemble_loss(found, (torch.tensor([0, 2, 9, 1]),) * 2, shift=False)
-    assert spans is not None
-    close(spans, nll, ROUTE)
-    real = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    values = average_outputs([a[:, :1], b[:, :1]], real)
-    assert torch.equal(values, (a[:, :1] + b[:, :1]) / 2)
-    close(ensemble_loss(values, real, shift=False), ((values[:, 0] - real) ** 2).mean(), ROUTE)  # type: ignore[arg-type]
-    tokens = torch.randn(2, 4, 3, generator=generator(3)).log_softmax(-1)
-    next_tokens = torch.tensor([[0, 1, 2, 0], [1, 1, -100, 2]])
-    shifted = F.cross_entropy(tokens[:, :-1].reshape(-1, 3), next_tokens[:, 1:].reshape(-1))
-    close(ensemble_loss(tokens, next_tokens, shift=True), shifted, ROUTE)  # type: ignore[arg-type]
-    assert ensemble_loss(a, torch.randn(4, 3), shift=False) is None
-    with pytest.raises(ValueError, match=r"outputs of torch.int64: evaluate with inference='mean'"):
-        average_outputs([labels, labels], None)
-
-
 # --- refusals ---------------------------------------------------------------------------------
 
 
@@ -250,21 +222,107 @@ def test_refusals(tmp_path: Path) -> None:
     assert run._copies == 1
 
 
-def test_relative_embeddings_train_by_loop_alone(tmp_path: Path) -> None:
+def test_relative_embeddings_train_in_every_mode(tmp_path: Path) -> None:
+    """DeBERTa's layers see positions that all rows share, besides the batch."""
     config = DebertaV2Config(
         vocab_size=19, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=12, max_position_embeddings=16, relative_attention=True,
-        pos_att_type=["p2c", "c2p"], num_labels=3, share_att_key=True,
+        pos_att_type=["p2c", "c2p"], num_labels=3, share_att_key=True, initializer_range=0.3,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    settings = LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query_proj", "key_proj"])
-    model = attach(get_peft_model(DebertaV2ForSequenceClassification(config), settings))
-    for mode in ("batched", "grouped"):
+    settings = LoraConfig(
+        r=2, task_type="SEQ_CLS", target_modules=["query_proj", "key_proj"],
+        init_lora_weights=False,
+    )  # fmt: skip
+    part = batch("bert", 4, seed=3)
+    seeds = step_seeds(3, seed=7, rank=0, step=0, micro_step=0)
+    torch.manual_seed(0)
+    model = get_peft_model(DebertaV2ForSequenceClassification(config), settings)
+    model = attach(model, n_instances=3)
+    for mode in ("loop", "batched", "grouped"):
         run = trainer(tmp_path, model=model, settings={"mode": mode})
-        with pytest.raises(ValueError, match=r"leading dimension .*one instance a pass .*'loop'"):
-            run.train()
-    run = trainer(tmp_path, model=model)
-    assert run.mode == "loop"
-    assert math.isfinite(run.train().training_loss)
+        run.current_gradient_accumulation_steps = 1
+        run.create_optimizer()
+        model.zero_grad()
+        loss = run.training_step(model, dict(part))
+        found = gradients(model)
+        expected, wanted = reference(model, [part], [seeds], mode, None)
+        assert float(loss) == pytest.approx(expected, rel=1e-5)
+        same(found, wanted)
+
+
+class Halves(Trainer):
+    """As a reward model's: the first half of a batch is chosen over the second."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # type: ignore[no-untyped-def]
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        chosen, rejected = outputs.logits[:, 0].chunk(2)
+        loss = -F.logsigmoid(chosen - rejected).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+class TwoPasses(Trainer):
+    """Chosen and rejected texts in passes of their own, row by row."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # type: ignore[no-untyped-def]
+        chosen = model(input_ids=inputs["input_ids"])
+        rejected = model(input_ids=inputs["input_ids"].flip(1))
+        loss = -F.logsigmoid(chosen.logits[:, 0] - rejected.logits[:, 0]).mean()
+        return (loss, chosen) if return_outputs else loss
+
+
+class Contrastive(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # type: ignore[no-untyped-def]
+        outputs = model(input_ids=inputs["input_ids"])
+        scores = outputs.logits @ outputs.logits.flip(1).T
+        loss = F.cross_entropy(scores, torch.arange(len(scores)))
+        return (loss, outputs) if return_outputs else loss
+
+
+class Weighted(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # type: ignore[no-untyped-def]
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = F.cross_entropy(outputs.logits, labels, weight=torch.tensor([9.0, 0.1, 1.0]))
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("mode", ["batched", "grouped"])
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    ("base", "refused"),
+    [(Halves, True), (Contrastive, True), (TwoPasses, False), (Weighted, False)],
+)
+def test_losses_in_which_examples_meet_train_by_loop(
+    tmp_path: Path, mode: str, fresh: bool, base: type, refused: bool
+) -> None:
+    kind = type("Kind", (LoRADropoutMixin, base), {})
+    plain = get_peft_model(base_model("bert"), peft_config("bert")) if fresh else peft_model("bert")
+    model = attach(plain, n_instances=3)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    run = kind(model, arguments(tmp_path), train_dataset=Rows("bert", 8), mode=mode)
+    run.current_gradient_accumulation_steps = 1
+    run.create_optimizer()
+    if refused:
+        with pytest.raises(ValueError, match=rf"must be 'loop' for this loss, got mode='{mode}'"):
+            run.training_step(model, batch("bert", 4))
+    else:
+        assert run.training_step(model, batch("bert", 4)).isfinite()
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    loop = kind(model, arguments(tmp_path), train_dataset=Rows("bert", 8))
+    loop.current_gradient_accumulation_steps = 1
+    loop.create_optimizer()
+    assert loop.training_step(model, batch("bert", 4)).isfinite()
+
+
+def test_a_packed_row_has_one_mask(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "llama", settings={"mode": "grouped"})
+    part = {**batch("llama", 1), "position_ids": torch.tensor([[0, 1, 0, 1, 2]])}
+    with pytest.raises(ValueError, match=r"batch of one row, .* its examples packed into it"):
+        run.training_step(run.model, part)
+    run = trainer(tmp_path, settings={"mode": "grouped"}, per_device_train_batch_size=1)
+    with pytest.raises(ValueError, match="got mode='grouped' and batches of one"):
+        run.training_step(run.model, batch("bert", 1))
 
 
 def test_goes_before_any_trainer(tmp_path: Path) -> None:

@@ -259,7 +259,8 @@ CASES: tuple[Case, ...] = (
     case("compare_bounds", keywords(
         n=st.integers(1, 9999), delta=st.floats(0.01, 1), dropout=RATE, lipschitz=RATE,
         curvature=RATE, regularization=st.floats(0, 99), loss_range=st.floats(1, 9),
-        empirical_risk=RATE, squared_norm=RATE, width=st.floats(0.1, 9),
+        empirical_risk=RATE, regularized_lipschitz=RATE, held_out_n=st.integers(1, 9999),
+        held_out_risk=RATE, squared_norm=RATE, width=st.floats(0.1, 9),
         feldman_vondrak_constant=st.floats(0.1, 9)), share=0.3),
     case("first_nonvacuous", keywords(bound=st.just(nonneg_bound), least=st.integers(1, 32)),
          between(1), share=0.25),
@@ -344,7 +345,8 @@ CASES: tuple[Case, ...] = (
     record(lb.RateResult, exponent=RATE, low=RATE, high=RATE, confidence=RATE, rows=SEED,
            columns=SEED),
     record(lb.TrendResult, direction=st.sampled_from(["increasing", "decreasing"]),
-           statistic=RATE, p_value=RATE, effect_size=RATE, rows=SEED, columns=SEED),
+           statistic=RATE, p_value=RATE, effect_size=RATE, rows=SEED, columns=SEED,
+           method=st.sampled_from(["exact", "normal approximation"])),
     Case("lora_bounds.problems.make_regression", problems.make_regression, keywords(
         n=st.integers(3, 9), d=st.integers(1, 3), condition_number=st.floats(1, 100),
         noise=RATE, seed=SEED), lambda a, r: no_nan((r.inputs, r.targets)), share=0.5),

@@ -145,7 +145,10 @@ def bounds() -> Found:
     """Bounds and exact results; no torch in them."""
     common = {"n": 100, "delta": 0.05, "loss_range": 1.0, "empirical_risk": 0.1}
     stability = {"lipschitz": 0.5, "curvature": 0.0, "regularization": 10.0, "dropout": 0.5}
-    every = lora_bounds.compare_bounds(**common, **stability, squared_norm=20.0, width=0.3)
+    every = lora_bounds.compare_bounds(
+        **common, **stability, regularized_lipschitz=0.5, squared_norm=20.0, width=0.3,
+        held_out_n=100, held_out_errors=10,
+    )  # fmt: skip
     return {
         "Thm 4.4": lora_bounds.theorem_4_4(**common, **stability).value,
         "compared": [[one.name, one.result.value, one.nonvacuous_from] for one in every],

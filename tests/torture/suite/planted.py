@@ -71,8 +71,8 @@ FAULTS = (
     ),
     Fault(
         "the ensemble of probabilities averages logarithms",
-        "lora_dropout/ensemble.py", "outputs.log_softmax(dim=-1).logsumexp(dim=0)",
-        "outputs.log_softmax(dim=-1).mean(dim=0) + math.log(chosen.n_instances)",
+        "lora_dropout/averaging.py", "_move(mean, part, self._log_mean(mean, part))",
+        "_move(mean, part, self._weighted(mean, part))",
         ("tests/lora_dropout/test_ensemble.py",),
     ),
     Fault(
