@@ -95,7 +95,9 @@ def outcome(model: nn.Module, result: Any, inputs: Tensor, members: int = 4) -> 
     """Weights, history and ensemble predictions of a training."""
     weights = {n: p.detach().double().cpu() for n, p in sorted(trainable_parameters(model).items())}
     generator = torch.Generator().manual_seed(9)
-    logits = ensemble_predict(model, inputs, n_instances=members, generator=generator)
+    logits = ensemble_predict(
+        model, inputs, n_instances=members, generator=generator, average="probabilities"
+    )
     return {
         "weights": {name: values.flatten().tolist() for name, values in weights.items()},
         "history": result.history,
