@@ -370,7 +370,7 @@ CLAIMS = (
         "and 0.5.",
         assumptions=SIZES,
         evidence=(measurement("digits_sizes", gap_rate),),
-        recorded=Verdict.REFUTED,
+        recorded=Verdict.NOT_ESTABLISHED,
         formula="mean slope of log gap over log n = -1/2",
     ),
     Claim(
