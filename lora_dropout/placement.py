@@ -238,16 +238,14 @@ class _Probe:
             plan.layers[name] = []
             for call, (inputs, _) in calls:
                 place = inputs[0] if inputs else _Problem(False, "it gets no tensor")
-                if isinstance(place, Place) and call.by_value:
+                if call.by_value:
                     place = _Problem(False, "rows are ordered or chosen by their values before it")
                 if place is None:
                     place = _Problem(False, "it sees no batch")
                 if isinstance(place, _Problem):
-                    shape = [tuple(t.shape) for t in call.inputs if isinstance(t, Tensor)][:1]
-                    bad[name] = f"{place.reason} (x of shape {shape[0] if shape else None})"
+                    bad[name] = place.reason
                     break
-                size = list(call.inputs[0].shape)
-                plan.layers[name].append((tuple(size), place))
+                plan.layers[name].append((tuple(call.inputs[0].shape), place))
         for name, reason in bad.items():
             plan.layers.pop(name, None)
             outer = self._container(self.layers[name], found)
