@@ -15,12 +15,17 @@ from lora_dropout.model_masks import Masks, use_masks
 _CACHES = ("past_key_values", "mems", "cache_params", "past_buckets_states", "state")
 
 
+class MembersLoss(Tensor):
+    """A mean of members' own losses, and what is made of it: torch hands the type on."""
+
+
 class EnsembleForward:
     """Stands for a model's forward pass: N masked passes, one after another, and their average.
 
     Scores of classes are averaged by the task's rule, any other numbers (hidden states, boxes)
     plainly. Integers must be the same in all members; caches are left out. The loss is the head's
-    own of the averaged outputs where `head_loss` knows it, and else the mean of the members'.
+    own of the averaged outputs where `head_loss` knows it, and else the mean of the members', a
+    `MembersLoss`. In a tuple a first entry of one number is the loss, and the scores come next.
 
     Args:
         model: The model.
@@ -36,7 +41,6 @@ class EnsembleForward:
         self.inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forward = model.forward
         self.ignored = {*ignored, *_CACHES} - {"loss"}
-        self.members_losses: list[Tensor] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The ensemble's outputs.
@@ -60,11 +64,9 @@ class EnsembleForward:
         for index in range(self.masks.n_instances):
             with use_masks(self.model, self.masks.select(index)):
                 member = self.forward(*args, **given)
-            is_fields = isinstance(member, Mapping)
-            fields = dict(member) if is_fields else {"logits": member}
-            kind = type(member)
+            fields, rebuild = _fields(member)
             del member
-            loss = fields.pop("loss", None) if is_fields else None
+            loss = fields.pop("loss", None)
             for name in self.ignored & fields.keys():
                 del fields[name]
             if loss is not None:
@@ -79,16 +81,26 @@ class EnsembleForward:
             for name in list(fields):
                 means[name].add(fields.pop(name))
         result = {name: mean.result() for name, mean in means.items()}
-        if not is_fields:
-            return result["logits"]
         if losses:
             loss = None if loss_of is None else loss_of(result)
             if loss is None:
-                loss = torch.stack(losses).mean(dim=0)
-                self.members_losses.append(loss.detach().float().mean())
+                loss = torch.stack(losses).mean(dim=0).as_subclass(MembersLoss)
             result = {"loss": loss, **result}
-        output: Any = kind(**result) if kind is not dict else result
+        output = rebuild(result)
         return output.to_tuple() if as_tuple else output
+
+
+def _fields(output: Any) -> tuple[dict[str, Any], Callable[[dict[Any, Any]], Any]]:
+    # Outputs by name, and what makes outputs of them again.
+    if isinstance(output, Mapping):
+        return dict(output), _shape_of(output)
+    if not isinstance(output, (tuple, list)):
+        return {"logits": output}, lambda fields: fields["logits"]
+    first = output[0] if output else None
+    loss = isinstance(first, Tensor) and first.dim() == 0 and first.is_floating_point()
+    names = ["loss", "logits"] if loss else ["logits"]
+    names += [f"outputs[{index}]" for index in range(len(names), len(output))]
+    return dict(zip(names, output, strict=False)), _shape_of(output)
 
 
 @contextmanager
@@ -164,12 +176,15 @@ class _Mean:
             for key, item in items:
                 self.parts[key].add(item)
             return
+        if not isinstance(value, (Tensor, int, float, str)):  # None, or a cache
+            return
         if self.first is None:
             self.first = value
-        elif isinstance(value, Tensor) and not torch.equal(self.first, value):
+        if not bool(torch.as_tensor(self.first == value).all()):
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"an ensemble averages logits, got outputs of {value.dtype} in {self.name!r} that "
-                "differ between members: leave them out (ignore_keys), or evaluate with "
+                f"an ensemble averages logits, got outputs of {kind} in {self.name!r} that differ "
+                "between members: leave them out (ignore_keys), or evaluate with "
                 "inference='mean'"
             )
 

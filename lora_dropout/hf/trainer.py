@@ -1,5 +1,6 @@
 """The N-instance loss and the ensemble inside transformers' `Trainer`."""
 
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from lora_dropout.checks import check_choice, check_count
 from lora_dropout.ensemble import Prediction
 from lora_dropout.hashing import name_key
 from lora_dropout.hf.attach import attached_config
-from lora_dropout.hf.ensemble_output import ensemble_forward
+from lora_dropout.hf.ensemble_output import MembersLoss, ensemble_forward
 from lora_dropout.hf.objective_check import check_objective, check_rows
 from lora_dropout.hf.rank_allocation import allocate_ranks
 from lora_dropout.model_masks import Masks, sample_masks, use_masks
@@ -75,6 +76,7 @@ class LoRADropoutMixin:
         members = config.n_instances if eval_instances is None else eval_instances
         check_averaging(average, self.model)
         self.mode, self.inference, self.average = mode, inference, average
+        self._averaged: Averaging | None = None  # so far
         self._members_loss = False  # in this evaluation, the mean of the members' own
         # Identical instances: one of them is the whole sum.
         self.n_instances = config.n_instances if masked else 1
@@ -207,14 +209,24 @@ class LoRADropoutMixin:
             ignored = getattr(config, "keys_to_ignore_at_inference", [])
 
         def averaging() -> Averaging:
-            return check_averaging(self.average, self.model)
+            rule = check_averaging(self.average, self.model)
+            if self._averaged not in (None, rule):
+                warnings.warn(
+                    f"the ensemble averaged {self._averaged.kind} before and averages {rule.kind} "
+                    "now: transformers takes an unstated problem from labels. State "
+                    "config.problem_type, or average",
+                    stacklevel=2,
+                )
+            self._averaged = rule
+            return rule
 
-        with ensemble_forward(self.model, masks, averaging, ignored) as ensemble:
-            found = predict(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
-        if found[0] is not None:
-            loss = found[0].detach().float().mean()
-            self._members_loss |= any(bool(loss == mean) for mean in ensemble.members_losses)
-        return found
+        with ensemble_forward(self.model, masks, averaging, ignored):
+            loss, logits, labels = predict(
+                model, inputs, prediction_loss_only, ignore_keys, **kwargs
+            )
+        if isinstance(loss, MembersLoss):
+            self._members_loss, loss = True, loss.as_subclass(Tensor)
+        return loss, logits, labels
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loop.

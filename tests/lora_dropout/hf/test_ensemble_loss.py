@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -69,7 +70,7 @@ def _half(outputs: Any, labels: Any, **_: Any) -> Tensor:
 @pytest.mark.parametrize("kind", ["overridden", "function", "smoothed"])
 def test_own_losses(kind: str, only_loss: bool, tmp_path: Path) -> None:
     model, data = attach(peft_model("bert")), batch("bert")
-    own = {"overridden": {}, "function": {"compute_loss_func": _half}, "smoothed": {}}[kind]
+    own: Any = {"overridden": {}, "function": {"compute_loss_func": _half}, "smoothed": {}}[kind]
     smoothing = 0.2 if kind == "smoothed" else 0.0
     trainer = Ours if kind == "overridden" else LoRADropoutTrainer
     arguments = _arguments(
@@ -96,6 +97,74 @@ def test_a_loss_from_the_inside_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     found = run.evaluate()
     assert found["eval_loss_of_members"] == found["eval_loss"]
+
+
+class Scaled(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        return (3.0 * loss + 1.0, outputs) if return_outputs else 3.0 * loss + 1.0
+
+
+class OurScaled(LoRADropoutMixin, Scaled):
+    pass
+
+
+def test_a_loss_made_of_the_members_losses_is_named(tmp_path: Path) -> None:
+    for name, named in (("wav2vec2-speech", True), ("bert-classes", False)):
+        run = OurScaled(
+            attach(family_model(name, fresh=False)), _arguments(tmp_path),
+            eval_dataset=Rows(family_batch(name)), eval_instances=3,
+        )  # fmt: skip
+        assert ("eval_loss_of_members" in run.evaluate()) == named
+
+
+class Tuples(nn.Module):
+    """Loss first where there are labels, then scores, then what are no scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Any, ...]:
+        z = self.layer(x)
+        rest = (z, {"sine": z.sin(), "cache": object()})
+        return rest if labels is None else (F.cross_entropy(z, labels), *rest)
+
+
+def test_tuples_of_a_bare_module(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = LoraConfig(r=2, target_modules=["layer"], init_lora_weights=False)
+    model = attach(get_peft_model(Tuples(), settings))
+    data = {"x": torch.randn(5, 4), "labels": torch.randint(0, 3, (5,))}
+    run = LoRADropoutTrainer(model, _arguments(tmp_path), eval_instances=3, average="probabilities")
+    loss, (logits, rest), _ = run.prediction_step(run.model, dict(data), False)
+    masks = sample_masks(model, n_instances=3, generator=derived_generator(42, "evaluation"))
+    members = []
+    for index in range(3):
+        with torch.no_grad(), use_masks(model, masks.select(index)):
+            members.append(model(data["x"])[0])
+    each = torch.stack(members)
+    torch.testing.assert_close(logits.softmax(-1), each.softmax(-1).mean(0))
+    torch.testing.assert_close(rest["sine"], each.sin().mean(0))
+    assert rest["cache"] is None
+    torch.testing.assert_close(loss, F.cross_entropy(logits, data["labels"]))
+    assert not run._members_loss
+    again = run.prediction_step(run.model, {"x": data["x"]}, False)[1]
+    assert torch.equal(again[0], logits)
+
+
+def test_a_problem_that_only_labels_state_is_warned_of(tmp_path: Path) -> None:
+    model, data = attach(family_model("bert-classes", fresh=False)), family_batch("bert-classes")
+    inputs = {"input_ids": data["input_ids"]}
+    several = {**inputs, "labels": torch.ones(3, 3)}
+    run = LoRADropoutTrainer(model, _arguments(tmp_path), eval_instances=2)
+    run.prediction_step(run.model, dict(inputs), False)
+    with pytest.warns(UserWarning, match="averaged probabilities before and averages sigmoids now"):
+        run.prediction_step(run.model, dict(several), False)
+    model.get_base_model().config.problem_type = None
+    stated = LoRADropoutTrainer(model, _arguments(tmp_path), eval_instances=2, average="sigmoids")
+    first = stated.prediction_step(stated.model, dict(inputs), False)[1]
+    assert torch.equal(first, stated.prediction_step(stated.model, dict(several), False)[1])
 
 
 def test_forward_is_given_back_and_generates_nothing() -> None:
