@@ -10,7 +10,6 @@ of `rate_exponent` for few and skewed rows.
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from lora_bounds.frequency import judge_frequency
 from lora_bounds.ledger import measured
 from lora_bounds.ledger.evidence import Estimate
 from lora_bounds.measurements import Measurement
+from lora_bounds.provenance import provenance
 from lora_bounds.rounding import Array
 from lora_bounds.trend_tests import rate_exponent
 
@@ -547,9 +547,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for rows in ROWS:
             found += try_rate(law, rows=rows, repeats=REPEATS)
     content = {
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        "provenance": provenance(),
         "seed": SEED,
         "family_error": measured.FAMILY_ERROR,
         "claims": measured.N_CLAIMS,

@@ -73,7 +73,8 @@ def test_rate_and_drop_probability_are_inverse(p):
 def test_drop_probability_and_rate_are_inverse(q):
     p = dropout_rate(drop_probability=q)
     assert 0.0 <= p <= 1.0
-    assert_allclose(drop_probability(dropout=p), q, rtol=IDENTITY)
+    # Half of the least subnormal is none.
+    assert_allclose(drop_probability(dropout=p), q, rtol=IDENTITY, atol=5e-324)
 
 
 def test_rate_at_the_ends():

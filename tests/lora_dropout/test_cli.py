@@ -20,7 +20,6 @@ from lora_dropout import cli, sweeps
 from lora_dropout.commands import compare_report, compare_runs, settings
 from lora_dropout.commands.options import read_settings
 from lora_dropout.commands.settings import TrainSettings
-from lora_dropout.masks import LAWS
 from lora_dropout.replay import differences
 from lora_dropout.tasks.mmlu import MmluTask
 from tests.local_files import ENCODER, GLUE_DATA, local_files
@@ -607,10 +606,6 @@ def test_intervals() -> None:
     assert mean == 2.0
     assert half == pytest.approx(4.302652729749464 / 3**0.5)  # t(0.975, 2) from a table
     assert compare_report.interval([0.5, 0.5]) == (0.5, 0.0)
-
-
-def test_names_of_laws() -> None:
-    assert settings._LAWS == LAWS
 
 
 def test_help_is_quick_and_teaches() -> None:

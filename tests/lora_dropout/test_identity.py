@@ -271,8 +271,9 @@ def test_buffers_are_resumed(tmp_path: Path, patience: int | None) -> None:
         model, data, _ = made(change)
         torch.manual_seed(torch.seed() % 2**32)  # whatever was drawn before
         config = FitConfig(
-            epochs=epochs, batch_size=6, patience=patience, learning_rate=0.1, schedule="constant"
-        )
+            epochs=epochs, batch_size=6, patience=patience, learning_rate=0.1, schedule="constant",
+            mode="loop",
+        )  # fmt: skip
         save = save_checkpoint
 
         def killed(*given: Any) -> None:
@@ -330,11 +331,13 @@ def spoiled(state: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("kind", ["fit", "adalora", "fit_replicas"])
 def test_every_damaged_field_is_named(tmp_path: Path, kind: str) -> None:
-    change: dict[str, Any] = {"net": WithBuffers, "adapter": {"target_modules": ("body",)}}
+    change: dict[str, Any] = {
+        "net": WithBuffers, "adapter": {"target_modules": ("body",)}, "config": {"mode": "loop"},
+    }  # fmt: skip
     run = RUNS.get(kind, by_fit)
     if kind == "adalora":
         change["adapter"]["adapter"] = "adalora"
-        change["config"] = {"rank_budget": RankBudget(target_rank=1), "regularization": 0.1}
+        change["config"] |= {"rank_budget": RankBudget(target_rank=1), "regularization": 0.1}
     if kind == "fit_replicas":
         change = {}
     run(tmp_path, change)

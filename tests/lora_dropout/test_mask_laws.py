@@ -99,7 +99,7 @@ def test_drop_rate_and_mean(kind: str, law: LawName) -> None:
             layer.base_layer.bias.zero_()
             with use_masks(model, "raw"):
                 raw = layer(rows)
-            with use_masks(model, masks):
+            with use_masks(layer, masks):
                 drawn = layer(rows.repeat(DRAWS, 1)).view(DRAWS, *raw.shape)
         found = mask_law(law)
         zeros = (drawn == 0.0).double().mean(dim=(1, 2))

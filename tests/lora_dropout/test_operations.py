@@ -153,7 +153,7 @@ def test_statistics_that_training_moves_are_saved(saved: tuple[str, ...], tmp_pa
     )
     model = adapt(start(), config)
     save_adapter(model, tmp_path / "fresh")
-    fit(model, DATA, config=FitConfig(epochs=3, learning_rate=0.1), progress=False)
+    fit(model, DATA, config=FitConfig(epochs=3, learning_rate=0.1, mode="loop"), progress=False)
     expected = model(X)
     if not saved:
         assert not torch.equal(model[1].running_mean, start()[1].running_mean)

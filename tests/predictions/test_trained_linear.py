@@ -23,6 +23,7 @@ from lora_bounds.trend_tests import page_trend
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, predict
 from lora_dropout.probes.stability import replace_one
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.update import Place
 
 # Where masks are drawn and put to use.
 masked_layer = importlib.import_module("lora_dropout.masked_layer")
@@ -237,6 +238,7 @@ def test_a_mask_that_is_not_shared_is_caught(monkeypatch: pytest.MonkeyPatch) ->
         return right(layers, seeds + torch.arange(16), **arguments)
 
     monkeypatch.setattr(masked_layer, "draw_layer_masks", one_each)
+    monkeypatch.setattr(masked_layer.MaskedLayer, "_place", lambda *given: Place(0, 1, 1))
     with pytest.raises(AssertionError):
         check_one_mask_a_pass(_untrained())
 

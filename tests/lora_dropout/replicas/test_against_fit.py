@@ -84,6 +84,7 @@ def _agree(config: FitConfig, loss_fn: Any = F.cross_entropy, **model: Any) -> N
 BASE = FitConfig(epochs=4, batch_size=5, learning_rate=0.05, n_instances=3)
 
 
+@pytest.mark.filterwarnings("ignore:mode='grouped' has one row:UserWarning")  # n = 21, by fives
 @pytest.mark.parametrize("mode", ["loop", "batched", "grouped"])
 def test_every_mode(mode: str) -> None:
     _agree(replace(BASE, mode=mode))  # type: ignore[arg-type]

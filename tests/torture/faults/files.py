@@ -91,7 +91,7 @@ def disk(how: str, levels: int) -> Row:
         A row; nothing tried where the system lets us mount nothing.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mount = f'mount -t tmpfs -o size=1m tmpfs "{folder}" && exec "$@"'
+        mount = f'mount -t tmpfs -o size=2m tmpfs "{folder}" && exec "$@"'
         program = [sys.executable, "-m", "tests.torture.faults.disks", how, folder, str(levels)]
         root = [] if os.geteuid() == 0 else ["-r"]
         done = subprocess.run(

@@ -215,7 +215,7 @@ def _epoch(folder: Path) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
-    return torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)["epoch"]
+    return torch.load(io.BytesIO(path.read_bytes()[16:]), weights_only=True)["epoch"]
 
 
 # What is killed, and what of its work is kept in its folder.

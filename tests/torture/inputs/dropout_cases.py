@@ -231,4 +231,5 @@ CASES: tuple[Case, ...] = (
 # Abstract classes, records that only hold what functions return, and values.
 NOT_CALLED = {
     "LAWS", "MaskLaw", "MaskedLayer", "AdapterLinear", "FitResult", "Replicas", "BrierScore",
+    "Averaging",
 }  # fmt: skip

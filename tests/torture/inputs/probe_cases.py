@@ -260,6 +260,7 @@ NOT_ATTACKED: dict[str, str] = {
     "probes.intervals.check_confidence": "a check, attacked in all that take a confidence",
     "hf.LoRADropoutMixin": "attacked by `lora-dropout train`",
     "hf.LoRADropoutTrainer": "attacked by `lora-dropout train`",
+    "sweeps.DamagedError": "an error",
     "audit.Constants": "a record that `audit` returns",
     "audit.Audit": "a record that `audit` returns",
     "tasks.data_warning.DataWarning": "a warning",

@@ -86,8 +86,9 @@ def test_a_last_bit_is_seen_and_told(small):
 def test_what_a_restart_forgets_is_seen(small, monkeypatch):
     restore = training._Run.restore
 
-    def forgetful(run, state):
-        restore(run, {**state, "generator": torch.Generator().manual_seed(77).get_state()})
+    def forgetful(run, state, folder):
+        forgotten = torch.Generator().manual_seed(77).get_state()
+        restore(run, {**state, "generator": forgotten}, folder)
 
     monkeypatch.setattr(training._Run, "restore", forgetful)
     assert not rep.row("", [("r", small[NAMES[0]], repeats.restarted(NAMES[0]))]).passed

@@ -43,8 +43,8 @@ class Fault:
 FAULTS = (
     Fault(
         "the mean of row and column masks scales by 1-p instead of (1-p)^2",
-        "lora_dropout/masks.py", "return keep * keep", "return keep",
-        ("tests/lora_dropout/test_masks.py", "tests/lora_dropout/test_model_masks.py"),
+        "lora_bounds/laws.py", "(1.0 - p) ** self.bits", "(1.0 - p)",
+        ("tests/lora_bounds/test_laws.py",),
     ),
     Fault(
         "all draws of a mask share the first draw's bits",
@@ -59,7 +59,7 @@ FAULTS = (
     ),
     Fault(
         "examples are dealt to one block too few when N does not divide the batch",
-        "lora_dropout/update.py", "block = -(-x.shape[0] // n)", "block = max(1, x.shape[0] // n)",
+        "lora_dropout/update.py", "block = -(-rows // n)", "block = max(1, rows // n)",
         ("tests/lora_dropout/test_update.py", "tests/lora_dropout/test_objective.py"),
     ),
     Fault(
@@ -77,7 +77,7 @@ FAULTS = (
     ),
     Fault(
         "the sparsity is p instead of 2p - p^2",
-        "lora_bounds/sparsity.py", "return plain(p * (2.0 - p))", "return plain(p)",
+        "lora_bounds/laws.py", "p, p * (2.0 - p))[self.bits]", "p, p)[self.bits]",
         ("tests/lora_bounds/test_sparsity.py",),
     ),
     Fault(
