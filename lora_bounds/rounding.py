@@ -83,8 +83,8 @@ def quotient(over: tuple[Numbers, ...], under: tuple[Numbers, ...]) -> Array:
     Returns:
         Their product over their product: only the result itself may overflow or underflow.
 
-    >>> float(quotient((1e-200, 1e-200), (1e-300,)))
-    1e-100
+    >>> float(quotient((2.0**-600, 2.0**-600), (2.0**-1000,))) == 2.0**-200
+    True
     """
     value, exponent = np.asarray(1.0), np.asarray(0)
     for factors, sign in ((over, 1), (under, -1)):

@@ -176,9 +176,9 @@ def test_a_quarter_of_the_bound_is_caught() -> None:
 
 def test_stability_falls_like_one_over_n() -> None:
     """Full batches and a penalty that governs the solution; a weak one (0.1) gives n^-1.3."""
-    sizes, rows = (16, 128), []
+    sizes, rows = (16, 256), []
     problem = Problem(5, 0.3)
-    config = FitConfig(**{**vars(CONFIG), "batch_size": 128, "regularization": 0.3})
+    config = FitConfig(**{**vars(CONFIG), "batch_size": 256, "regularization": 0.3})
     for stream in range(12):
         x, y = problem.data(sizes[-1], stream=stream)
         rows.append(
