@@ -57,7 +57,7 @@ lab: $(VENV)/.installed-notebooks  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 measurements: $(VENV)/.installed-test  ## train and measure anew what the ledger judges (an hour; resumes)
-	$(BIN)/python -m lora_dropout.experiments --out lora_bounds/measurements/data
+	$(BIN)/python -m paper_figures.experiments --out lora_bounds/measurements/data
 
 clean:  ## remove the environment and caches (results stay: they are work done)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage mutants

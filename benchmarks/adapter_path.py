@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from benchmarks.report import origin, spread, synchronize, write
 from benchmarks.turns import time_in_turn
 from lora_dropout import LoRADropoutConfig, adapt, sample_masks
-from lora_dropout.masks import LayerSpec, draw_layer_masks
-from lora_dropout.model_masks import use_masks
-from lora_dropout.update import masked_update
+from lora_dropout.adapters.update import masked_update
+from lora_dropout.adapters.use_masks import use_masks
+from lora_dropout.masks.draw import LayerSpec, draw_layer_masks
 
 GPU_SIZES = {"width": (768, 2048, 8192), "tokens": (1024, 8192, 32768), "rank": (8, 64)}
 CPU_SIZES = {"width": (128, 512), "tokens": (128, 1024), "rank": (8,)}

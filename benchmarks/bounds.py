@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.turns import ratio_row, time_in_turn
 from lora_bounds import theorem_4_4
+from lora_bounds.exact.ridge import leave_one_out, ridge_fit
 from lora_bounds.problems import make_regression
-from lora_bounds.ridge import leave_one_out, ridge_fit
 
 _CONSTANTS: dict[str, float] = {"lipschitz": 1.0, "curvature": 0.5, "loss_range": 1.0}
 

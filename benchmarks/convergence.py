@@ -23,9 +23,9 @@ from tqdm import tqdm
 from benchmarks.report import origin, spread, synchronize, write
 from benchmarks.turns import time_in_turn
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, sample_masks
-from lora_dropout.evaluation import Data
-from lora_dropout.objective import InstanceMode, instance_losses
+from lora_dropout.prediction.evaluate import Data
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
+from lora_dropout.training.objective import InstanceMode, instance_losses
 
 BATCH, LEARNING_RATE = 32, 0.01
 WAYS: dict[str, tuple[int, InstanceMode]] = {

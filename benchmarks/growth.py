@@ -17,8 +17,8 @@ from benchmarks.memory import peak_bytes
 from benchmarks.report import origin, spread, synchronize, write
 from benchmarks.turns import time_in_turn
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, ensemble_predict, sample_masks
-from lora_dropout.objective import instance_loss
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.training.objective import instance_loss
 
 WIDTH, TOKENS, RANK, LAYERS = 128, 512, 8, 4
 

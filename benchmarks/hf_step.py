@@ -36,8 +36,8 @@ from transformers import (
 
 from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import sample_masks
-from lora_dropout.hf import attach
-from lora_dropout.objective import InstanceMode, instance_losses
+from lora_dropout.peft import attach
+from lora_dropout.training.objective import InstanceMode, instance_losses
 
 VOCABULARY, LENGTH, BATCH, RANK = 1000, 64, 16, 8
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from benchmarks.turns import ratio_row, time_in_turn
 from lora_dropout import LoRADropoutConfig, adapt, ensemble_predict, predict, sample_masks
-from lora_dropout.model_masks import use_masks
-from lora_dropout.objective import InstanceMode, instance_loss
+from lora_dropout.adapters.use_masks import use_masks
 from lora_dropout.tasks.vit import VisionTransformer
+from lora_dropout.training.objective import InstanceMode, instance_loss
 
 
 def digits_model(dropout: float, device: torch.device, mask: str = "row_column") -> nn.Module:

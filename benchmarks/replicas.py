@@ -33,8 +33,8 @@ from tqdm import tqdm
 
 from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, trainable_parameters
-from lora_dropout.batching import LossFn
-from lora_dropout.evaluation import Data
+from lora_dropout.data import LossFn
+from lora_dropout.prediction.evaluate import Data
 from lora_dropout.replicas import Replica, fit_replicas
 from lora_dropout.tasks.digits import digits_pool
 from lora_dropout.tasks.vit import VisionTransformer

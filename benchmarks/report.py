@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lora_dropout.files import atomic_path
-from lora_dropout.provenance import provenance
+from lora_dropout.runs.torch_provenance import provenance
 
 
 def spread(values: np.ndarray) -> dict[str, float]:

@@ -10,7 +10,7 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lora_bounds.ensemble import (
+from lora_bounds.bounds.ensemble_risk import (
     EnsembleLosses,
     cross_entropy_losses,
     ensemble_excess,
@@ -18,7 +18,16 @@ from lora_bounds.ensemble import (
     logistic_losses,
     squared_losses,
 )
-from lora_bounds.generalization import (
+from lora_bounds.bounds.judge import Judgement, Status, judge, judgement_table
+from lora_bounds.bounds.laws import MASK_LAWS, MaskLaw, MaskMoments, mask_law
+from lora_bounds.bounds.pac_bayes import (
+    dropout_kl,
+    geometric_widths,
+    kl_inverse,
+    pac_bayes_dropout_bound,
+    pac_bayes_kl_bound,
+)
+from lora_bounds.bounds.risk import (
     bousquet_klochkov_zhivotovskiy,
     feldman_vondrak,
     feldman_vondrak_2018,
@@ -27,34 +36,7 @@ from lora_bounds.generalization import (
     theorem_4_4,
     uniform_stability_bound,
 )
-from lora_bounds.judgement import Judgement, Status, judge, judgement_table
-from lora_bounds.laws import MASK_LAWS, MaskLaw, MaskMoments, mask_law
-from lora_bounds.linear import (
-    effective_moment,
-    mask_variance,
-    masked_objective,
-    mean_factor,
-    minimizer,
-    trained_update,
-)
-from lora_bounds.pac_bayes import (
-    dropout_kl,
-    geometric_widths,
-    kl_inverse,
-    pac_bayes_dropout_bound,
-    pac_bayes_kl_bound,
-)
-from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.ridge import (
-    LeaveOneOut,
-    RidgeFit,
-    Risks,
-    expected_risks,
-    leave_one_out,
-    population_risk,
-    ridge_fit,
-)
-from lora_bounds.sparsity import (
+from lora_bounds.bounds.sparsity import (
     drop_probability,
     dropout_rate,
     dropped_norm,
@@ -65,71 +47,89 @@ from lora_bounds.sparsity import (
     mask_moments,
     sparsity_penalty,
 )
-from lora_bounds.stability import (
+from lora_bounds.bounds.stability import (
     lemma_a1,
     paper_stability,
     self_consistent_lipschitz,
     self_consistent_stability,
     uniform_stability,
 )
+from lora_bounds.exact.linear import (
+    effective_moment,
+    mask_variance,
+    masked_objective,
+    mean_factor,
+    minimizer,
+    trained_update,
+)
+from lora_bounds.exact.ridge import (
+    LeaveOneOut,
+    RidgeFit,
+    Risks,
+    expected_risks,
+    leave_one_out,
+    population_risk,
+    ridge_fit,
+)
+from lora_bounds.results import Assumption, BoundResult
 
 if TYPE_CHECKING:
-    from lora_bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
-    from lora_bounds.dropout_regimes import (
+    from lora_bounds.bounds.compare import ComparedBound, compare_bounds, first_nonvacuous
+    from lora_bounds.bounds.held_out import clopper_pearson, hoeffding
+    from lora_bounds.exact.dropout_regimes import (
         SampledRisks,
         dropout_limit_risks,
         dropout_turning_ratio,
         sampled_dropout_risks,
     )
-    from lora_bounds.held_out import clopper_pearson, hoeffding
-    from lora_bounds.logistic import (
+    from lora_bounds.exact.logistic import (
         LogisticFit,
         leave_one_out_fits,
         logistic_fit,
         logistic_loss,
     )
-    from lora_bounds.regime_grid import RegimeMap, Rise, regime_map, rising_rates
-    from lora_bounds.regimes import (
+    from lora_bounds.exact.regime_grid import RegimeMap, Rise, regime_map, rising_rates
+    from lora_bounds.exact.ridge_regimes import (
         CriticalRatio,
         SpectralRisks,
         critical_ratio,
         ridge_risks,
         turning_ratio,
     )
-    from lora_bounds.spectra import Spectrum, marchenko_pastur, wishart_spectrum
-    from lora_bounds.trend_tests import RateResult, TrendResult, page_trend, rate_exponent
+    from lora_bounds.exact.spectra import Spectrum, marchenko_pastur, wishart_spectrum
+    from lora_bounds.trial.trends import RateResult, TrendResult, page_trend, rate_exponent
 
 # Looked up when first used: scipy takes longer to import than all else.
 _LATER = {
-    "ComparedBound": "compare",
-    "compare_bounds": "compare",
-    "first_nonvacuous": "compare",
-    "clopper_pearson": "held_out",
-    "hoeffding": "held_out",
-    "SampledRisks": "dropout_regimes",
-    "dropout_limit_risks": "dropout_regimes",
-    "dropout_turning_ratio": "dropout_regimes",
-    "sampled_dropout_risks": "dropout_regimes",
-    "LogisticFit": "logistic",
-    "leave_one_out_fits": "logistic",
-    "logistic_fit": "logistic",
-    "logistic_loss": "logistic",
-    "RegimeMap": "regime_grid",
-    "Rise": "regime_grid",
-    "regime_map": "regime_grid",
-    "rising_rates": "regime_grid",
-    "CriticalRatio": "regimes",
-    "SpectralRisks": "regimes",
-    "critical_ratio": "regimes",
-    "ridge_risks": "regimes",
-    "turning_ratio": "regimes",
-    "Spectrum": "spectra",
-    "marchenko_pastur": "spectra",
-    "wishart_spectrum": "spectra",
-    "RateResult": "trend_tests",
-    "TrendResult": "trend_tests",
-    "page_trend": "trend_tests",
-    "rate_exponent": "trend_tests",
+    "ComparedBound": "bounds.compare",
+    "compare_bounds": "bounds.compare",
+    "first_nonvacuous": "bounds.compare",
+    "clopper_pearson": "bounds.held_out",
+    "hoeffding": "bounds.held_out",
+    "SampledRisks": "exact.dropout_regimes",
+    "dropout_limit_risks": "exact.dropout_regimes",
+    "dropout_turning_ratio": "exact.dropout_regimes",
+    "sampled_dropout_risks": "exact.dropout_regimes",
+    "LogisticFit": "exact.logistic",
+    "leave_one_out_fits": "exact.logistic",
+    "logistic_fit": "exact.logistic",
+    "logistic_loss": "exact.logistic",
+    "RegimeMap": "exact.regime_grid",
+    "Rise": "exact.regime_grid",
+    "regime_map": "exact.regime_grid",
+    "rising_rates": "exact.regime_grid",
+    "CriticalRatio": "exact.ridge_regimes",
+    "SpectralRisks": "exact.ridge_regimes",
+    "critical_ratio": "exact.ridge_regimes",
+    "ridge_risks": "exact.ridge_regimes",
+    "turning_ratio": "exact.ridge_regimes",
+    "Spectrum": "exact.spectra",
+    "marchenko_pastur": "exact.spectra",
+    "wishart_spectrum": "exact.spectra",
+    "RateResult": "trial.trends",
+    "TrendResult": "trial.trends",
+    "page_trend": "trial.trends",
+    "rate_exponent": "trial.trends",
 }
 
 __all__ = [

@@ -49,7 +49,7 @@ class ProblemConstants:
         Returns:
             Keyword arguments for ``function``.
 
-        >>> from lora_bounds.sparsity import drop_probability
+        >>> from lora_bounds.bounds.sparsity import drop_probability
         >>> c = ProblemConstants(10, 0.1, 0.5, 1.0, 0.0, 1.0, 1.0, 0.2, 0.1, 1.0)
         >>> c.arguments(drop_probability)
         {'dropout': 0.5}

@@ -8,7 +8,7 @@ Testing a bound of your own against Thm 4.4 takes ten lines:
 
 >>> from hypothesis import given, settings
 >>> from lora_bounds import strategies
->>> from lora_bounds.generalization import theorem_4_4
+>>> from lora_bounds.bounds.risk import theorem_4_4
 >>> def my_bound(c):  # ours at twice the sample: too good to be true where n is small
 ...     doubled = dict(c.arguments(theorem_4_4), n=2 * c.n)
 ...     return theorem_4_4(**doubled).value
@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 
 import lora_bounds
-from lora_bounds.laws import MASK_LAWS
+from lora_bounds.bounds.laws import MASK_LAWS
 from lora_bounds.losses import LOSSES, Loss
 from lora_bounds.problems import (
     Problem,
@@ -76,7 +76,7 @@ def dropout_rates(*, low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[f
 
 
 def mask_laws() -> st.SearchStrategy[str]:
-    """Names of the mask laws (`lora_bounds.laws`).
+    """Names of the mask laws (`lora_bounds.bounds.laws`).
 
     Returns:
         A strategy of names.

@@ -1,28 +1,28 @@
 """LoRA Dropout (arXiv 2404.09610): masked LoRA and AdaLoRA, the N-instance loss, the ensemble."""
 
-from lora_dropout.adapter_io import load_adapter, save_adapter
-from lora_dropout.adapters import AdaLoRALinear, AdapterLinear, LoRALinear
-from lora_dropout.averaging import Averaging
-from lora_dropout.budget import RankAllocator, RankBudget, orthogonality_penalty
-from lora_dropout.calibration import (
+from lora_dropout.adapters.adapt import adapt, adapters, merge, trainable_parameters, unmerge
+from lora_dropout.adapters.folder import load_adapter, save_adapter
+from lora_dropout.adapters.layer import MaskedLayer, masked_layers
+from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear, LoRALinear
+from lora_dropout.adapters.rank_budget import RankAllocator, RankBudget, orthogonality_penalty
+from lora_dropout.adapters.update import masked_update
+from lora_dropout.adapters.use_masks import Masks, enumerate_masks, sample_masks, use_masks
+from lora_dropout.masks.config import LoRADropoutConfig, MaskConfig
+from lora_dropout.masks.draw import LAWS, LayerMask, MaskLaw, mean_factor
+from lora_dropout.prediction.averaging import Averaging
+from lora_dropout.prediction.calibration import (
     BrierScore,
     adaptive_calibration_error,
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
 )
-from lora_dropout.config import LoRADropoutConfig, MaskConfig
-from lora_dropout.ensemble import ensemble_predict, predict
-from lora_dropout.evaluation import evaluate
-from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import adapt, adapters, merge, trainable_parameters, unmerge
-from lora_dropout.masked_layer import MaskedLayer, masked_layers
-from lora_dropout.masks import LAWS, LayerMask, MaskLaw, mean_factor
-from lora_dropout.model_masks import Masks, enumerate_masks, sample_masks, use_masks
-from lora_dropout.objective import instance_loss, instance_losses
+from lora_dropout.prediction.ensemble import ensemble_predict, predict
+from lora_dropout.prediction.evaluate import evaluate
 from lora_dropout.replicas import Replica, Replicas, fit_replicas, leave_one_out_replicas
-from lora_dropout.training import FitResult, fit
-from lora_dropout.update import masked_update
+from lora_dropout.training.fit import FitResult, fit
+from lora_dropout.training.fit_config import FitConfig
+from lora_dropout.training.objective import instance_loss, instance_losses
 
 __all__ = [
     # settings

@@ -24,7 +24,7 @@ from matplotlib import pyplot as plt
 
 from lora_bounds import critical_ratio, leave_one_out, marchenko_pastur, regime_map, uniform_stability
 from lora_bounds.problems import make_regression
-from lora_bounds.regimes import ridge_risks
+from lora_bounds.exact.ridge_regimes import ridge_risks
 
 use_style()
 
@@ -54,11 +54,11 @@ assert np.all(exact <= bound) and abs(slope + 1) < 0.2
 #
 # ## The same by retraining
 # A two-layer network with masks on, trained anew without each of some examples, all at once
-# (`leave_one_out` of `lora_dropout.probes.stability` trains the replicas as one batch).
+# (`leave_one_out` of `lora_dropout.probes.retraining` trains the replicas as one batch).
 
 # %%
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt
-from lora_dropout.probes.stability import leave_one_out as retrain
+from lora_dropout.probes.retraining import leave_one_out as retrain
 
 torch.manual_seed(0)
 network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()

@@ -20,8 +20,8 @@ from hypothesis import find, given, settings
 from interactive import use_style
 
 from lora_bounds import Assumption, BoundResult, lemma_4_3, theorem_4_4
-from lora_bounds.falsify import Inequality, search
-from lora_bounds.ridge import leave_one_out
+from lora_bounds.trial.search import Inequality, search
+from lora_bounds.exact.ridge import leave_one_out
 from lora_bounds.strategies import problem_constants
 
 use_style()

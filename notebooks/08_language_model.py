@@ -28,8 +28,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from lora_dropout import predict, sample_masks
-from lora_dropout.hf import attach, detach
-from lora_dropout.objective import instance_loss
+from lora_dropout.peft import attach, detach
+from lora_dropout.training.objective import instance_loss
 from lora_dropout.tasks.catalogue import find_task
 
 # %%

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_dropout.engines import ENGINES
-from lora_dropout.sweeps import DamagedError
-from paper_figures.figure import Context, Missing, Training, render
-from paper_figures.index import write_index
-from paper_figures.registry import figures
-from paper_figures.replay import replay
+from lora_dropout.runs.engines import ENGINES
+from lora_dropout.runs.store import DamagedError
+from paper_figures.press.figure import Context, Missing, Training, render
+from paper_figures.press.index import write_index
+from paper_figures.press.redraw import replay
+from paper_figures.press.registry import figures
 
 PROFILES = {
     "quick": "a small transformer on digits, and exact results: minutes on two cores",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from lora_bounds.controls import chance, ensembles, families, layer, regimes
-from lora_bounds.controls.base import Control, equal, pair
 from lora_bounds.counterexamples.hunts import mask_free_sides
-from lora_bounds.falsify import Problem
-from lora_bounds.frequency import RandomClaim
+from lora_bounds.trial.control import Control, equal, pair
+from lora_bounds.trial.frequency import RandomClaim
+from lora_bounds.trial.search import Problem
 
 __all__ = ["CONTROLS", "Control"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from lora_bounds.controls import families
-from lora_bounds.controls.base import Sides, equal
-from lora_bounds.falsify import Problem
+from lora_bounds.trial.control import Sides, equal
+from lora_bounds.trial.search import Problem
 
 # --- probabilities of failure --------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ def hoeffding(*, power: float = 0.5, confidence: float = 1.0) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.held_out import hoeffding as bound
+        from lora_bounds.bounds.held_out import hoeffding as bound
 
         n, delta, risk = problem["n"], float(problem["delta"]), float(problem["risk"])
 
@@ -55,7 +55,7 @@ def constant_hypothesis(exponent: int) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.generalization import lemma_4_3
+        from lora_bounds.bounds.risk import lemma_4_3
 
         delta, risk = float(problem["delta"]), float(problem["risk"])
 
@@ -81,7 +81,7 @@ def two_sided_kl(*, with_logarithm: bool) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.pac_bayes import kl_inverse
+        from lora_bounds.bounds.pac_bayes import kl_inverse
 
         n, delta, risk = problem["n"], float(problem["delta"]), float(problem["risk"])
         price = (log(2 * sqrt(n)) if with_logarithm else 0.0) - log(delta)
@@ -107,7 +107,7 @@ def memoriser(stability: float) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.generalization import lemma_4_3
+        from lora_bounds.bounds.risk import lemma_4_3
 
         delta = float(problem["delta"])
         slack = lemma_4_3(
@@ -129,7 +129,7 @@ def kl_of_masks(corrupt: Callable[[Any], Any] = lambda p: p) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.pac_bayes import dropout_kl
+        from lora_bounds.bounds.pac_bayes import dropout_kl
 
         shift, p = [float(u) for u in problem["update"]], float(problem["p"])
         truth = 0.0
@@ -154,7 +154,7 @@ def clopper_pearson_miss(delta: float) -> Callable[[np.random.Generator], bool]:
 
     @cache
     def limit(errors: int) -> float:
-        from lora_bounds.held_out import clopper_pearson
+        from lora_bounds.bounds.held_out import clopper_pearson
 
         return float(clopper_pearson(n=40, delta=delta, errors=errors).value)
 

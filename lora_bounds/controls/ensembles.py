@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_bounds.controls.base import Sides, equal
-from lora_bounds.falsify import Problem
+from lora_bounds.trial.control import Sides, equal
+from lora_bounds.trial.search import Problem
 
 
 def draw_members(rng: np.random.Generator) -> Problem:
@@ -59,7 +59,7 @@ def excess(corrupt: Callable[[Any, int], Any] = lambda value, size: value) -> Si
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.ensemble import ensemble_excess
+        from lora_bounds.bounds.ensemble_risk import ensemble_excess
 
         outputs = [float(o) for o in problem["outputs"]]
         formula = float(ensemble_excess(variance=np.var(outputs), n_instances=problem["size"]))

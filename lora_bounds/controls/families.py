@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_bounds.falsify import Problem
+from lora_bounds.trial.search import Problem
 
 # --- convex losses l_i(t) = s_i t: uniform stability is attained ------------------------------
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from lora_bounds.controls import families
-from lora_bounds.controls.base import Sides, equal
-from lora_bounds.falsify import Problem
+from lora_bounds.trial.control import Sides, equal
+from lora_bounds.trial.search import Problem
 
 # --- stability -----------------------------------------------------------------------------------
 
 
 def _uniform(problem: Problem, *, size: int | None = None, regularization: Any = None) -> Any:
-    from lora_bounds.stability import uniform_stability
+    from lora_bounds.bounds.stability import uniform_stability
 
     return uniform_stability(
         n=size or len(problem["slopes"]),
@@ -124,7 +124,7 @@ def q_true(problem: Problem) -> tuple[Any, Any]:
     Returns:
         The two sides.
     """
-    from lora_bounds.sparsity import drop_probability
+    from lora_bounds.bounds.sparsity import drop_probability
 
     return equal(drop_share(problem), drop_probability(dropout=float(problem["p"])))
 
@@ -141,7 +141,7 @@ def variance(law: Any, rate: Callable[[float], float] = lambda p: p) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.linear import mask_variance
+        from lora_bounds.exact.linear import mask_variance
 
         s11, s12, s22 = (float(s) for s in problem["sigma"])
         p = float(problem["p"])
@@ -188,7 +188,7 @@ def lambda_true(p: float) -> float:
     Returns:
         1/(2(1-q)).
     """
-    from lora_bounds.sparsity import induced_regularization
+    from lora_bounds.bounds.sparsity import induced_regularization
 
     return float(induced_regularization(dropout=p, input_scale=1.0))
 
@@ -204,7 +204,7 @@ def minimal(*, plain_least_squares: bool) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.linear import trained_update
+        from lora_bounds.exact.linear import trained_update
 
         s11, s12, s22 = (float(s) for s in problem["sigma"])
         best = trained_update(

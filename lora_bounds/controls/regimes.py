@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_bounds.controls.base import Sides, equal
-from lora_bounds.falsify import Problem
+from lora_bounds.trial.control import Sides, equal
+from lora_bounds.trial.search import Problem
 
 
 def draw_regime(rng: np.random.Generator) -> Problem:
@@ -48,8 +48,8 @@ def falls_at(share: float) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.regimes import critical_ratio, ridge_risks
-        from lora_bounds.spectra import wishart_spectrum
+        from lora_bounds.exact.ridge_regimes import critical_ratio, ridge_risks
+        from lora_bounds.exact.spectra import wishart_spectrum
 
         spectrum = wishart_spectrum(n=problem["n"], d=problem["d"])
         gap = ridge_risks(
@@ -74,7 +74,7 @@ def second_moment(*, limit: bool) -> Sides:
     """
 
     def sides(problem: Problem) -> tuple[Any, Any]:
-        from lora_bounds.spectra import marchenko_pastur, wishart_spectrum
+        from lora_bounds.exact.spectra import marchenko_pastur, wishart_spectrum
 
         n, d = problem["n"], problem["d"]
         found = marchenko_pastur(aspect=n / d) if limit else wishart_spectrum(n=n, d=d)

@@ -1,7 +1,7 @@
 """The searches that found the stored counterexamples.
 
 Run one with ``python -m lora_bounds.counterexamples.hunts ID``. Each hunt is a false claim on trial
-(`falsify.Inequality`); its shrunk violation was stored in `data`.
+(`trial.search.Inequality`); its shrunk violation was stored in `data`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from lora_bounds.counterexamples.models import (
     ridge_gap,
     ridge_stability,
 )
-from lora_bounds.falsify import Inequality, Problem, search
+from lora_bounds.trial.search import Inequality, Problem, search
 
 FACTOR = 10  # Prop. 4.2 must fail by more than this factor
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 
-from lora_bounds.claims import Claim
 from lora_bounds.ledger.tested_by import TESTED_BY
+from lora_bounds.trial.claim import Claim
 
 THEMES = (
     *("sparsity", "stability", "generalization", "ensemble", "linear", "other_bounds", "trends"),

@@ -8,19 +8,19 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binom
 
-from lora_bounds.generalization import (
+from lora_bounds.bounds.held_out import clopper_pearson, hoeffding
+from lora_bounds.bounds.pac_bayes import pac_bayes_kl_bound
+from lora_bounds.bounds.risk import (
     bousquet_klochkov_zhivotovskiy,
     feldman_vondrak_2018,
     lemma_4_3,
     theorem_4_4,
     uniform_stability_bound,
 )
-from lora_bounds.held_out import clopper_pearson, hoeffding
+from lora_bounds.bounds.stability import uniform_stability
 from lora_bounds.ledger.evidence import Sweep
-from lora_bounds.pac_bayes import pac_bayes_kl_bound
 from lora_bounds.results import BoundResult
 from lora_bounds.rounding import Array
-from lora_bounds.stability import uniform_stability
 
 _SIZES = (1, 2, 3, 5, 10, 30, 100, 1000)
 _DELTAS = (0.9, 0.5, 0.2, 0.05, 1e-3)

@@ -4,8 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from lora_bounds.claims import Claim, Verdict
-from lora_bounds.ensemble import (
+from lora_bounds.bounds.ensemble_risk import (
     EnsembleLosses,
     cross_entropy_losses,
     ensemble_excess,
@@ -23,6 +22,7 @@ from lora_bounds.ledger.evidence import (
     unseen,
 )
 from lora_bounds.rounding import Array
+from lora_bounds.trial.claim import Claim, Verdict
 
 
 def _every_loss(rng: np.random.Generator, members: int) -> list[EnsembleLosses]:
@@ -110,7 +110,11 @@ CLAIMS = (
         evidence=(proof("ensemble-variance"), sweep(excess_is_variance_over_size)),
         recorded=Verdict.PROVED,
         formula="E loss(average of N) = loss(mean) + V/N",
-        functions=("ensemble.ensemble_excess", "ensemble.ensemble_loss", "ensemble.squared_losses"),
+        functions=(
+            "bounds.ensemble_risk.ensemble_excess",
+            "bounds.ensemble_risk.ensemble_loss",
+            "bounds.ensemble_risk.squared_losses",
+        ),
     ),
     Claim(
         id="Thm 4.5",
@@ -121,9 +125,9 @@ CLAIMS = (
         recorded=Verdict.PROVED,
         formula="E loss(E_theta M(x; theta), y) <= E_theta E loss(M(x; theta), y)",
         functions=(
-            "ensemble.squared_losses",
-            "ensemble.logistic_losses",
-            "ensemble.cross_entropy_losses",
+            "bounds.ensemble_risk.squared_losses",
+            "bounds.ensemble_risk.logistic_losses",
+            "bounds.ensemble_risk.cross_entropy_losses",
         ),
     ),
     Claim(
@@ -143,7 +147,7 @@ CLAIMS = (
         evidence=(counterexample("ensemble-vs-mask-free"),),
         recorded=Verdict.REFUTED,
         formula="loss(E_theta M(x; theta)) <= loss(M(x; theta without masks))",
-        functions=("ensemble.squared_losses",),
+        functions=("bounds.ensemble_risk.squared_losses",),
     ),
     Claim(
         id="Audit 10, 0-1 error",
@@ -162,7 +166,7 @@ CLAIMS = (
         evidence=(proof("ensemble-size"), sweep(larger_ensembles)),
         recorded=Verdict.PROVED,
         formula="E loss(average of N+1) <= E loss(average of N)",
-        functions=("ensemble.squared_losses", "ensemble.logistic_losses"),
+        functions=("bounds.ensemble_risk.squared_losses", "bounds.ensemble_risk.logistic_losses"),
     ),
     Claim(
         id="T4",
@@ -177,6 +181,6 @@ CLAIMS = (
         ),
         recorded=Verdict.PROVED,
         formula="loss(N = infinity) <= ... <= loss(N = 2) <= loss(N = 1) = mean member",
-        functions=("ensemble.squared_losses", "ensemble.logistic_losses"),
+        functions=("bounds.ensemble_risk.squared_losses", "bounds.ensemble_risk.logistic_losses"),
     ),
 )

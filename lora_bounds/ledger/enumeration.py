@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from lora_bounds.laws import LawName
+from lora_bounds.bounds.laws import LawName
 from lora_bounds.rounding import Array
 
 
@@ -18,7 +18,7 @@ def masked_updates(law: LawName, b: Array, a: Array, p: float) -> tuple[Array, A
     """The masked updates of one layer under every mask.
 
     Args:
-        law: as in `lora_bounds.laws.mask_law`.
+        law: as in `lora_bounds.bounds.laws.mask_law`.
         b: B, of shape (n1, r).
         a: A, of shape (r, n2).
         p: the rate of the law's own bits.

@@ -18,14 +18,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lora_bounds.effects import crossed
-from lora_bounds.frequency import judge_frequency
 from lora_bounds.ledger import measured
 from lora_bounds.ledger.evidence import Estimate
 from lora_bounds.measurements import Measurement
 from lora_bounds.provenance import provenance
 from lora_bounds.rounding import Array
-from lora_bounds.trend_tests import rate_exponent
+from lora_bounds.trial.effects import crossed
+from lora_bounds.trial.frequency import judge_frequency
+from lora_bounds.trial.trends import rate_exponent
 
 REPEATS, SEED, SUSPICION = 2000, 0, 1e-3
 RUNS, EXAMPLES = 18, 500

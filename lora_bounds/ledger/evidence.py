@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_bounds.claims import Effect, Evidence, Finding
 from lora_bounds.measurements import Measurement
 from lora_bounds.measurements import load as load_measurement
+from lora_bounds.trial.claim import Effect, Evidence, Finding
 
 # A random sweep is asked to notice violations that fill at least this share of its range.
 NOTICEABLE_SHARE = 0.01

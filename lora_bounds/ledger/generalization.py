@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from lora_bounds.claims import Claim, Verdict
-from lora_bounds.generalization import least_delta, lemma_4_3, theorem_4_4
+from lora_bounds.bounds.risk import least_delta, lemma_4_3, theorem_4_4
+from lora_bounds.bounds.stability import paper_stability
 from lora_bounds.ledger import coverage
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, counterexample, proof, sweep, unseen
 from lora_bounds.ledger.stability import QUADRATIC
-from lora_bounds.stability import paper_stability
+from lora_bounds.trial.claim import Claim, Verdict
 
 UNIFORM = "uniform stability beta, not only pointwise hypothesis stability"
 FOR_ALL = "constants valid for every sample and example, which makes beta uniform"
@@ -93,7 +93,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="R <= Rhat + sqrt((C^2 + 12 C n beta) / (2 n delta))",
-        functions=("generalization.lemma_4_3",),
+        functions=("bounds.risk.lemma_4_3",),
     ),
     Claim(
         id="Thm 4.4",
@@ -114,7 +114,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="R <= Rhat + sqrt((C^2 + 24 C eta^2 / (Lmin + 2 lambda q)) / (2 n delta))",
-        functions=("generalization.theorem_4_4",),
+        functions=("bounds.risk.theorem_4_4",),
     ),
     Claim(
         id="Audit 7",
@@ -127,7 +127,7 @@ CLAIMS = (
         evidence=(proof("floor"), sweep(height_over_the_floor), sweep(vacuous_below_least_delta)),
         recorded=Verdict.PROVED,
         formula="sqrt((C^2 + 24 C eta^2/(Lmin + 2 lambda q))/(2 n delta)) >= C/sqrt(2 n delta)",
-        functions=("generalization.theorem_4_4", "generalization.least_delta"),
+        functions=("bounds.risk.theorem_4_4", "bounds.risk.least_delta"),
     ),
     Claim(
         id="Audit 7, price of delta",
@@ -137,6 +137,6 @@ CLAIMS = (
         evidence=(proof("floor", of_the_contrary=True), sweep(logarithmic_price)),
         recorded=Verdict.REFUTED,
         formula="gap(delta) = O(sqrt(ln(1/delta)))",
-        functions=("generalization.theorem_4_4",),
+        functions=("bounds.risk.theorem_4_4",),
     ),
 )

@@ -2,16 +2,14 @@
 
 import numpy as np
 
-from lora_bounds.laws import MASK_LAWS, LawName
-from lora_bounds.ledger.enumeration import masked_updates, mean_and_variance
-from lora_bounds.ledger.evidence import (
-    ALGEBRA,
-    QUADRATURE,
-    Sweep,
-    agreement,
-    unseen,
+from lora_bounds.bounds.laws import MASK_LAWS, LawName
+from lora_bounds.bounds.sparsity import (
+    drop_probability,
+    induced_regularization,
+    induced_regularizer,
+    sparsity_penalty,
 )
-from lora_bounds.linear import (
+from lora_bounds.exact.linear import (
     QuadraticLaw,
     effective_moment,
     mask_variance,
@@ -20,13 +18,15 @@ from lora_bounds.linear import (
     minimizer,
     trained_update,
 )
-from lora_bounds.rounding import Array
-from lora_bounds.sparsity import (
-    drop_probability,
-    induced_regularization,
-    induced_regularizer,
-    sparsity_penalty,
+from lora_bounds.ledger.enumeration import masked_updates, mean_and_variance
+from lora_bounds.ledger.evidence import (
+    ALGEBRA,
+    QUADRATURE,
+    Sweep,
+    agreement,
+    unseen,
 )
+from lora_bounds.rounding import Array
 
 _RATES = (0.1, 0.3, 0.5, 0.8)
 

@@ -1,8 +1,8 @@
 """Claims on the linear layer, where everything is exact."""
 
-from lora_bounds.claims import Claim, Verdict
 from lora_bounds.ledger import layers
 from lora_bounds.ledger.evidence import counterexample, proof, sweep
+from lora_bounds.trial.claim import Claim, Verdict
 
 _LAWS = (
     (
@@ -25,7 +25,7 @@ CLAIMS = (
             evidence=(proof("variance-table"), sweep(row)),
             recorded=Verdict.PROVED,
             formula=f"mean; variance: {formula}   (D = Delta, S = Sigma, k = 1-p)",
-            functions=("linear.mask_variance", "linear.mean_factor"),
+            functions=("exact.linear.mask_variance", "exact.linear.mean_factor"),
         )
         for name, row, formula in _LAWS
     ),
@@ -37,7 +37,7 @@ CLAIMS = (
         evidence=(proof("induced-regularizer"), sweep(layers.objectives)),
         recorded=Verdict.PROVED,
         formula="E loss = risk(E) + V/2",
-        functions=("linear.masked_objective",),
+        functions=("exact.linear.masked_objective",),
     ),
     Claim(
         id="Linear layer, induced regulariser",
@@ -50,7 +50,7 @@ CLAIMS = (
         evidence=(proof("induced-regularizer"), sweep(layers.induced_regularizers)),
         recorded=Verdict.PROVED,
         formula="(1/2) [(p/k) tr(E S E^T) + (p/k^2) tr(E diag(S) E^T)]",
-        functions=("sparsity.induced_regularizer", "sparsity.induced_regularization"),
+        functions=("bounds.sparsity.induced_regularizer", "bounds.sparsity.induced_regularization"),
     ),
     Claim(
         id="Linear layer, dropout at rate q",
@@ -64,7 +64,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="Sigma/k + (p/k^2) diag(Sigma) = Sigma + (q/(1-q)) diag(Sigma)",
-        functions=("linear.effective_moment",),
+        functions=("exact.linear.effective_moment",),
     ),
     Claim(
         id="Linear layer, minimiser",
@@ -74,7 +74,7 @@ CLAIMS = (
         evidence=(proof("minimizer"), sweep(layers.minimizers)),
         recorded=Verdict.PROVED,
         formula="E = [G M^(-1/2)]_r M^(-1/2), M = Sigma/k + (p/k^2) diag(Sigma)",
-        functions=("linear.minimizer", "linear.effective_moment"),
+        functions=("exact.linear.minimizer", "exact.linear.effective_moment"),
     ),
     Claim(
         id="Linear layer, raw update",
@@ -87,7 +87,7 @@ CLAIMS = (
         evidence=(proof("regression-limits"), sweep(layers.raw_updates)),
         recorded=Verdict.PROVED,
         formula="B A = E/k^2 = G (k Sigma + p diag(Sigma))^-1",
-        functions=("linear.trained_update",),
+        functions=("exact.linear.trained_update",),
     ),
     Claim(
         id="Linear layer, free ensemble",
@@ -97,7 +97,7 @@ CLAIMS = (
         evidence=(proof("variance-table"), sweep(layers.scaled_update_is_the_ensemble)),
         recorded=Verdict.PROVED,
         formula="E over masks of Bhat Ahat x = k^2 B A x",
-        functions=("linear.mean_factor",),
+        functions=("exact.linear.mean_factor",),
     ),
     Claim(
         id="Fig. 4, order from scale alone",
@@ -110,6 +110,6 @@ CLAIMS = (
         evidence=(sweep(layers.order_from_scale),),
         recorded=Verdict.HOLDS,
         formula="Drop < Drop_train  iff  (1 + k^2) sigma^2 d/n > (1 - k^2) norm(theta*)^2",
-        functions=("linear.trained_update", "linear.mean_factor"),
+        functions=("exact.linear.trained_update", "exact.linear.mean_factor"),
     ),
 )

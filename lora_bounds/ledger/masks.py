@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from lora_bounds.laws import MASK_LAWS
-from lora_bounds.ledger.enumeration import masked_updates
-from lora_bounds.ledger.evidence import ALGEBRA, IDENTITY, Sweep, agreement
-from lora_bounds.sparsity import (
+from lora_bounds.bounds.laws import MASK_LAWS
+from lora_bounds.bounds.sparsity import (
     drop_probability,
     dropout_rate,
     dropped_norm,
@@ -14,6 +12,8 @@ from lora_bounds.sparsity import (
     mask_moments,
     sparsity_penalty,
 )
+from lora_bounds.ledger.enumeration import masked_updates
+from lora_bounds.ledger.evidence import ALGEBRA, IDENTITY, Sweep, agreement
 
 _RATES = np.linspace(0.0, 1.0, 41)
 _INNER = np.linspace(0.05, 0.95, 19)

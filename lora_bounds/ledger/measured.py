@@ -6,7 +6,7 @@ different runs have no example in common. What is fixed: one pretrained base, th
 An effect is positive where its claim is true; one whose interval straddles zero is NOT ESTABLISHED.
 
 Each claim is called true where it is false, or false where it is true, with probability at most
-`ERROR` unless runs are very skewed (`lora_bounds.effects`), and so any of them with at most
+`ERROR` unless runs are very skewed (`lora_bounds.trial.effects`), and so any of them with at most
 `FAMILY_ERROR`.
 `lora_bounds.ledger.error_rates` counts how often that happens where an effect is zero or misses by
 little. That the loss of an ensemble falls with its size on average is Jensen's inequality and no
@@ -20,12 +20,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_bounds.claims import Claim, Verdict
-from lora_bounds.effects import Effect, MeanEffect, crossed, near, slope, strongest, weakest
-from lora_bounds.familywise import each_level
 from lora_bounds.ledger.evidence import Estimate, measurement
 from lora_bounds.measurements import Measurement
 from lora_bounds.rounding import Array
+from lora_bounds.trial.claim import Claim, Verdict
+from lora_bounds.trial.effects import Effect, MeanEffect, crossed, near, slope, strongest, weakest
+from lora_bounds.trial.familywise import each_level
 
 FAMILY_ERROR, N_CLAIMS = 0.05, 18
 ERROR = each_level(FAMILY_ERROR, N_CLAIMS)
@@ -466,7 +466,7 @@ CLAIMS = (
         evidence=(measurement("digits_bounds", no_bound_is_exceeded),),
         recorded=Verdict.HOLDS,
         formula="bound on the gap >= upper end of the gap's interval",
-        functions=("judgement.judge", "compare.compare_bounds"),
+        functions=("bounds.judge.judge", "bounds.compare.compare_bounds"),
     ),
     Claim(
         id="Digits, Thm 4.4 says something",
@@ -477,6 +477,6 @@ CLAIMS = (
         evidence=(measurement("digits_bounds", theorem_4_4_says_something),),
         recorded=Verdict.REFUTED,
         formula="bound on the gap < 2 log 10",
-        functions=("generalization.theorem_4_4",),
+        functions=("bounds.risk.theorem_4_4",),
     ),
 )

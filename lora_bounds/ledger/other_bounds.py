@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from lora_bounds.claims import Claim, Verdict
-from lora_bounds.compare import compare_bounds
-from lora_bounds.ledger import coverage
-from lora_bounds.ledger.evidence import ALGEBRA, QUADRATURE, Sweep, agreement, proof, sweep
-from lora_bounds.pac_bayes import (
+from lora_bounds.bounds.compare import compare_bounds
+from lora_bounds.bounds.pac_bayes import (
     dropout_kl,
     geometric_widths,
     kl_inverse,
     pac_bayes_dropout_bound,
     pac_bayes_kl_bound,
 )
+from lora_bounds.ledger import coverage
+from lora_bounds.ledger.evidence import ALGEBRA, QUADRATURE, Sweep, agreement, proof, sweep
+from lora_bounds.trial.claim import Claim, Verdict
 
 PUBLISHED = "the cited theorem, which is not proved again here"
 
@@ -127,7 +127,7 @@ CLAIMS = (
         evidence=(proof("theorem-12"), sweep(coverage.bousquet_elisseeff_failures)),
         recorded=Verdict.PROVED,
         formula="R <= Rhat + 2 beta + (4 n beta + C) sqrt(ln(1/delta) / (2n))",
-        functions=("generalization.uniform_stability_bound",),
+        functions=("bounds.risk.uniform_stability_bound",),
     ),
     Claim(
         id="Feldman-Vondrak",
@@ -140,7 +140,7 @@ CLAIMS = (
         evidence=(sweep(coverage.feldman_vondrak_failures),),
         recorded=Verdict.HOLDS,
         formula="R <= Rhat + 8 C sqrt((4 beta/C + 1/n) ln(8/delta))",
-        functions=("generalization.feldman_vondrak_2018", "generalization.feldman_vondrak"),
+        functions=("bounds.risk.feldman_vondrak_2018", "bounds.risk.feldman_vondrak"),
     ),
     Claim(
         id="Bousquet-Klochkov-Zhivotovskiy",
@@ -150,7 +150,7 @@ CLAIMS = (
         evidence=(sweep(coverage.bousquet_klochkov_zhivotovskiy_failures),),
         recorded=Verdict.HOLDS,
         formula="R <= Rhat + 4 beta + e (48 sqrt(2) beta ceil(log2 n) m + 4 C sqrt(m/n))",
-        functions=("generalization.bousquet_klochkov_zhivotovskiy",),
+        functions=("bounds.risk.bousquet_klochkov_zhivotovskiy",),
     ),
     Claim(
         id="PAC-Bayes dropout, KL",
@@ -160,7 +160,7 @@ CLAIMS = (
         evidence=(proof("dropout-kl"), sweep(kl_by_quadrature)),
         recorded=Verdict.PROVED,
         formula="KL = (1-p)/2 (norm(A-A0)^2 + norm(B-B0)^2) / s^2",
-        functions=("pac_bayes.dropout_kl",),
+        functions=("bounds.pac_bayes.dropout_kl",),
     ),
     Claim(
         id="PAC-Bayes kl, price of the logarithm",
@@ -170,7 +170,7 @@ CLAIMS = (
         evidence=(proof("kl-moment"),),
         recorded=Verdict.PROVED,
         formula="E exp(n kl(Rhat || R)) <= 2 sqrt(n)",
-        functions=("pac_bayes.pac_bayes_kl_bound",),
+        functions=("bounds.pac_bayes.pac_bayes_kl_bound",),
     ),
     Claim(
         id="PAC-Bayes dropout",
@@ -181,10 +181,10 @@ CLAIMS = (
         recorded=Verdict.HOLDS,
         formula="kl(Rhat || R) <= (KL + ln(2 sqrt(n)/delta)) / n",
         functions=(
-            "pac_bayes.pac_bayes_kl_bound",
-            "pac_bayes.kl_inverse",
-            "pac_bayes.pac_bayes_dropout_bound",
-            "pac_bayes.geometric_widths",
+            "bounds.pac_bayes.pac_bayes_kl_bound",
+            "bounds.pac_bayes.kl_inverse",
+            "bounds.pac_bayes.pac_bayes_dropout_bound",
+            "bounds.pac_bayes.geometric_widths",
         ),
     ),
     Claim(
@@ -195,7 +195,7 @@ CLAIMS = (
         evidence=(sweep(coverage.hoeffding_failures),),
         recorded=Verdict.HOLDS,
         formula="R <= Rhat + C sqrt(ln(1/delta) / (2n))",
-        functions=("held_out.hoeffding",),
+        functions=("bounds.held_out.hoeffding",),
     ),
     Claim(
         id="Held-out, Clopper-Pearson",
@@ -205,7 +205,7 @@ CLAIMS = (
         evidence=(sweep(coverage.clopper_pearson_failures),),
         recorded=Verdict.HOLDS,
         formula="R <= max {r : P(Bin(n, r) <= errors) >= delta}",
-        functions=("held_out.clopper_pearson",),
+        functions=("bounds.held_out.clopper_pearson",),
     ),
     Claim(
         id="Held-out yardstick",
@@ -215,7 +215,7 @@ CLAIMS = (
         evidence=(sweep(held_out_is_the_yardstick),),
         recorded=Verdict.HOLDS,
         formula="every stability bound >= Rhat + sqrt(ln(1/delta)/(2n))",
-        functions=("compare.compare_bounds", "compare.first_nonvacuous"),
+        functions=("bounds.compare.compare_bounds", "bounds.compare.first_nonvacuous"),
     ),
     Claim(
         id="Gap is replace-one stability",

@@ -2,13 +2,8 @@
 
 import numpy as np
 
-from lora_bounds.ledger.evidence import ALGEBRA, Sweep, agreement, unseen
-from lora_bounds.logistic import leave_one_out_fits, logistic_fit, logistic_loss
-from lora_bounds.problems import make_classification, make_regression
-from lora_bounds.ridge import leave_one_out, ridge_fit
-from lora_bounds.rounding import Array
-from lora_bounds.sparsity import penalty_weight
-from lora_bounds.stability import (
+from lora_bounds.bounds.sparsity import penalty_weight
+from lora_bounds.bounds.stability import (
     Convention,
     lemma_a1,
     paper_stability,
@@ -16,6 +11,11 @@ from lora_bounds.stability import (
     self_consistent_stability,
     uniform_stability,
 )
+from lora_bounds.exact.logistic import leave_one_out_fits, logistic_fit, logistic_loss
+from lora_bounds.exact.ridge import leave_one_out, ridge_fit
+from lora_bounds.ledger.evidence import ALGEBRA, Sweep, agreement, unseen
+from lora_bounds.problems import make_classification, make_regression
+from lora_bounds.rounding import Array
 
 _CONVENTIONS: tuple[Convention, ...] = ("1/n", "1/(n-1)")
 

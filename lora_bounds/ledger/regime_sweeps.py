@@ -3,19 +3,19 @@
 import numpy as np
 from scipy.stats import binom
 
-from lora_bounds.dropout_regimes import (
+from lora_bounds.bounds.sparsity import drop_probability
+from lora_bounds.exact.dropout_regimes import (
     dropout_limit_risks,
     dropout_turning_ratio,
     sampled_dropout_risks,
 )
+from lora_bounds.exact.regime_grid import regime_map, rising_rates
+from lora_bounds.exact.ridge_regimes import critical_ratio, ridge_risks, turning_ratio
+from lora_bounds.exact.spectra import marchenko_pastur, wishart_spectrum
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, agreement, unseen
 from lora_bounds.ledger.ridge_curves import critical_ratio_of, curves
-from lora_bounds.regime_grid import regime_map, rising_rates
-from lora_bounds.regimes import critical_ratio, ridge_risks, turning_ratio
 from lora_bounds.rounding import Array
-from lora_bounds.sparsity import drop_probability
-from lora_bounds.spectra import marchenko_pastur, wishart_spectrum
-from lora_bounds.trend_tests import page_trend
+from lora_bounds.trial.trends import page_trend
 
 _WEIGHTS = np.geomspace(1e-4, 1e4, 161)
 GOLDEN = (3.0 - 5.0**0.5) / 2.0

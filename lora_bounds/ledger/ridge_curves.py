@@ -12,9 +12,9 @@ from math import comb, factorial, prod
 
 import numpy as np
 
+from lora_bounds.exact.ridge import expected_risks, population_risk, ridge_fit
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, agreement, unseen
 from lora_bounds.problems import make_regression
-from lora_bounds.ridge import expected_risks, population_risk, ridge_fit
 from lora_bounds.rounding import Array
 
 _WEIGHTS = np.logspace(-3, 3, 61)
@@ -105,7 +105,7 @@ def critical_ratio_of(law: Curves) -> float:
 
 
 def risks_against_formula() -> Sweep:
-    """Returns the ridge risks of `lora_bounds.ridge` against the sums over samples used here."""
+    """Returns the ridge risks of `exact.ridge` against the sums over samples used here."""
     rng, slacks = np.random.default_rng(17), []
     for _ in range(300):
         d, n = int(rng.integers(1, 4)), 2

@@ -1,8 +1,8 @@
 """Claims on sparsity: Eqs. 2 and 9 to 11, the remark on p -> 1, and trend T5."""
 
-from lora_bounds.claims import Claim, Verdict
 from lora_bounds.ledger import masks
 from lora_bounds.ledger.evidence import counterexample, proof, sweep
+from lora_bounds.trial.claim import Claim, Verdict
 
 CLAIMS = (
     Claim(
@@ -18,9 +18,9 @@ CLAIMS = (
         recorded=Verdict.PROVED,
         formula="q = 1 - (1-p)^2 = 2p - p^2",
         functions=(
-            "sparsity.drop_probability",
-            "sparsity.keep_probability",
-            "sparsity.dropout_rate",
+            "bounds.sparsity.drop_probability",
+            "bounds.sparsity.keep_probability",
+            "bounds.sparsity.dropout_rate",
         ),
     ),
     Claim(
@@ -35,7 +35,7 @@ CLAIMS = (
         ),
         recorded=Verdict.REFUTED,
         formula="min L(theta0 + dtheta)  subject to  E_d norm(d*dtheta)^2 = 0",
-        functions=("sparsity.dropped_norm",),
+        functions=("bounds.sparsity.dropped_norm",),
     ),
     Claim(
         id="Audit 1",
@@ -48,7 +48,7 @@ CLAIMS = (
         evidence=(proof("degeneracy"), sweep(masks.inner_maxima)),
         recorded=Verdict.PROVED,
         formula="E_d norm(d*dtheta)^2 = q norm(dtheta)^2",
-        functions=("sparsity.dropped_norm", "sparsity.inner_maximum"),
+        functions=("bounds.sparsity.dropped_norm", "bounds.sparsity.inner_maximum"),
     ),
     Claim(
         id="Eq. 10",
@@ -58,7 +58,7 @@ CLAIMS = (
         evidence=(proof("degeneracy", of_the_contrary=True),),
         recorded=Verdict.REFUTED,
         formula="min_dtheta max_lambda L(theta0 + dtheta) + lambda E_d norm(d*dtheta)^2",
-        functions=("sparsity.inner_maximum",),
+        functions=("bounds.sparsity.inner_maximum",),
     ),
     Claim(
         id="Eq. 11",
@@ -69,10 +69,10 @@ CLAIMS = (
         recorded=Verdict.PROVED,
         formula="L_lambda = L + lambda E_d norm(d*(theta-theta0))^2 = L + lambda q norm(.)^2",
         functions=(
-            "sparsity.sparsity_penalty",
-            "sparsity.penalty_weight",
-            "sparsity.root_penalty_weight",
-            "sparsity.dropped_norm",
+            "bounds.sparsity.sparsity_penalty",
+            "bounds.sparsity.penalty_weight",
+            "bounds.sparsity.root_penalty_weight",
+            "bounds.sparsity.dropped_norm",
         ),
     ),
     Claim(
@@ -83,7 +83,7 @@ CLAIMS = (
         evidence=(sweep(masks.independence_of_entries),),
         recorded=Verdict.REFUTED,
         formula="corr(d_ij, d_ij') = 0",
-        functions=("sparsity.mask_moments",),
+        functions=("bounds.sparsity.mask_moments",),
     ),
     Claim(
         id="Audit 2",
@@ -96,7 +96,7 @@ CLAIMS = (
         evidence=(proof("mask-covariance"), sweep(masks.mask_correlations)),
         recorded=Verdict.PROVED,
         formula="cov = p k^3, corr = k/(1+k), k = 1-p",
-        functions=("sparsity.mask_moments",),
+        functions=("bounds.sparsity.mask_moments",),
     ),
     Claim(
         id="Remark p -> 1",
@@ -109,7 +109,7 @@ CLAIMS = (
         ),
         recorded=Verdict.REFUTED,
         formula="argmin L_lambda -> theta0 as p -> 1",
-        functions=("sparsity.sparsity_penalty",),
+        functions=("bounds.sparsity.sparsity_penalty",),
     ),
     Claim(
         id="Audit 12",
@@ -122,7 +122,7 @@ CLAIMS = (
         evidence=(proof("full-dropout-limit"),),
         recorded=Verdict.PROVED,
         formula="lambda q norm^2 -> lambda norm^2;  (s^2/2) (q/(1-q)) norm(E)^2 -> infinity",
-        functions=("sparsity.sparsity_penalty", "sparsity.induced_regularization"),
+        functions=("bounds.sparsity.sparsity_penalty", "bounds.sparsity.induced_regularization"),
     ),
     Claim(
         id="T5",
@@ -132,7 +132,7 @@ CLAIMS = (
         evidence=(proof("mask-covariance"), sweep(masks.zeros_of_the_masked_update)),
         recorded=Verdict.PROVED,
         formula="E[share of zeros] = q(p)",
-        functions=("sparsity.drop_probability",),
+        functions=("bounds.sparsity.drop_probability",),
     ),
     Claim(
         id="T5, rank masks",
@@ -146,6 +146,6 @@ CLAIMS = (
         ),
         recorded=Verdict.REFUTED,
         formula="P(zero) = q + (1-q) p^r, not q",
-        functions=("sparsity.keep_probability",),
+        functions=("bounds.sparsity.keep_probability",),
     ),
 )

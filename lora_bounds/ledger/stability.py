@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lora_bounds.claims import Claim, Verdict
+from lora_bounds.bounds.stability import paper_stability
 from lora_bounds.ledger import refits
 from lora_bounds.ledger.evidence import Sweep, counterexample, proof, sweep
-from lora_bounds.stability import paper_stability
+from lora_bounds.trial.claim import Claim, Verdict
 
 QUADRATIC = "quadratic loss, so that the second-order expansion is exact"
 
@@ -33,7 +33,7 @@ CLAIMS = (
         evidence=(sweep(refits.leave_one_out_against_refits),),
         recorded=Verdict.HOLDS,
         formula="beta = E_{S,i} abs(l(x_i; theta(S^i)) - l(x_i; theta(S)))",
-        functions=("ridge.leave_one_out", "ridge.ridge_fit"),
+        functions=("exact.ridge.leave_one_out", "exact.ridge.ridge_fit"),
     ),
     Claim(
         id="Lemma A.1",
@@ -51,7 +51,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="beta = 2 eta^2 / ((Lmin + 2 lambda) n)",
-        functions=("stability.lemma_a1",),
+        functions=("bounds.stability.lemma_a1",),
     ),
     Claim(
         id="Prop 4.2",
@@ -69,7 +69,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="beta = 2 eta^2 / ((Lmin + 2 lambda q) n)",
-        functions=("stability.paper_stability",),
+        functions=("bounds.stability.paper_stability",),
     ),
     Claim(
         id="Audit 4",
@@ -82,7 +82,7 @@ CLAIMS = (
         evidence=(counterexample("prop-4-2-logistic"),),
         recorded=Verdict.REFUTED,
         formula="measured beta <= 10 * 2 eta^2 / ((Lmin(theta(S)) + 2 lambda q) n)",
-        functions=("stability.paper_stability", "logistic.logistic_fit"),
+        functions=("bounds.stability.paper_stability", "exact.logistic.logistic_fit"),
     ),
     Claim(
         id="Lemma A.1, eta of the plain loss",
@@ -92,7 +92,7 @@ CLAIMS = (
         evidence=(sweep(refits.plain_slope_in_lemma_a1),),
         recorded=Verdict.REFUTED,
         formula="abs change of L_lambda(x_i; .) <= 2 rho^2 / ((Lmin + 2 lambda) n)",
-        functions=("stability.lemma_a1",),
+        functions=("bounds.stability.lemma_a1",),
     ),
     Claim(
         id="Lemma A.1, half the constant",
@@ -102,7 +102,7 @@ CLAIMS = (
         evidence=(proof("lemma-a1"), sweep(refits.half_of_lemma_a1)),
         recorded=Verdict.PROVED,
         formula="beta = eta^2 / ((Lmin + 2 lambda) n)",
-        functions=("stability.lemma_a1",),
+        functions=("bounds.stability.lemma_a1",),
     ),
     Claim(
         id="Audit 3",
@@ -115,7 +115,7 @@ CLAIMS = (
         evidence=(proof("lipschitz"), sweep(refits.lipschitz_constants)),
         recorded=Verdict.PROVED,
         formula="eta <= rho + min(2 lambda q D, rho)",
-        functions=("stability.self_consistent_lipschitz",),
+        functions=("bounds.stability.self_consistent_lipschitz",),
     ),
     Claim(
         id="Prop 4.2, self-consistent",
@@ -129,7 +129,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="beta = 8 rho^2 / ((Lmin + 2 lambda q) n)",
-        functions=("stability.self_consistent_stability",),
+        functions=("bounds.stability.self_consistent_stability",),
     ),
     Claim(
         id="Audit 5",
@@ -147,10 +147,10 @@ CLAIMS = (
         recorded=Verdict.PROVED,
         formula="for every z: abs(l(z; theta(S)) - l(z; theta(S^i))) <= rho^2 / (2 lambda q n)",
         functions=(
-            "stability.uniform_stability",
-            "logistic.leave_one_out_fits",
-            "logistic.logistic_fit",
-            "logistic.logistic_loss",
+            "bounds.stability.uniform_stability",
+            "exact.logistic.leave_one_out_fits",
+            "exact.logistic.logistic_fit",
+            "exact.logistic.logistic_loss",
         ),
     ),
     Claim(
@@ -164,7 +164,7 @@ CLAIMS = (
         evidence=(proof("gauge"),),
         recorded=Verdict.PROVED,
         formula="B -> B G, A -> G^-1 A leaves B A alone",
-        functions=("stability.paper_stability",),
+        functions=("bounds.stability.paper_stability",),
     ),
     Claim(
         id="Prop 4.2, monotone",
@@ -174,7 +174,7 @@ CLAIMS = (
         evidence=(proof("monotonicity"), sweep(paper_bound_over_p)),
         recorded=Verdict.PROVED,
         formula="d beta / d p <= 0",
-        functions=("stability.paper_stability",),
+        functions=("bounds.stability.paper_stability",),
     ),
     Claim(
         id="Audit 8",
@@ -184,6 +184,6 @@ CLAIMS = (
         evidence=(counterexample("stability-rises"),),
         recorded=Verdict.REFUTED,
         formula="beta(p) non-increasing",
-        functions=("ridge.leave_one_out",),
+        functions=("exact.ridge.leave_one_out",),
     ),
 )

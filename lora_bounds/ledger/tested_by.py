@@ -7,13 +7,13 @@ _PROOFS = "proofs/test_proof_statements.py::test_"
 _EVERY_PROOF = "proofs/test_proof_engine.py::test_every_proof_holds_within_a_minute"
 _REPLAY = "counterexamples/test_replays.py::test_it_refutes"
 _REFUTED_BY_HAND = "counterexamples/test_replays.py::test_a_few_by_hand"
-_SPARSITY = "test_sparsity.py::test_"
-_STABILITY = "test_stability.py::test_"
-_GENERALIZATION = "test_generalization.py::test_"
-_ENSEMBLE = "test_ensemble.py::test_"
-_PAC_BAYES = "test_pac_bayes.py::test_"
-_LINEAR = "test_linear.py::test_"
-_REGIMES = "test_regimes.py::test_"
+_SPARSITY = "bounds/test_sparsity.py::test_"
+_STABILITY = "bounds/test_stability.py::test_"
+_GENERALIZATION = "bounds/test_risk.py::test_"
+_ENSEMBLE = "bounds/test_ensemble_risk.py::test_"
+_PAC_BAYES = "bounds/test_pac_bayes.py::test_"
+_LINEAR = "exact/test_linear.py::test_"
+_REGIMES = "exact/test_ridge_regimes.py::test_"
 _MEASURED = "test_measured.py::test_it_finds_what_is_planted_and_refutes_the_reverse"
 
 TESTED_BY: dict[str, tuple[str, ...]] = {
@@ -47,11 +47,11 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     ),
     "Prop 4.2": (
         f"{_STABILITY}prop_4_2_is_just_above_its_exact_value",
-        "test_ridge.py::test_prop_4_2_holds_with_the_lipschitz_constant_of_the_segment",
+        "exact/test_ridge.py::test_prop_4_2_holds_with_the_lipschitz_constant_of_the_segment",
         _REPLAY,
     ),
     "Audit 4": (
-        "test_logistic.py::test_solution_in_one_dimension_to_many_digits",
+        "exact/test_logistic.py::test_solution_in_one_dimension_to_many_digits",
         _REPLAY,
         "counterexamples/test_replays.py::test_the_stated_search_finds_what_is_stored",
     ),
@@ -67,7 +67,7 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     ),
     "Audit 5": (
         f"{_STABILITY}uniform_stability_holds_for_refits_of_logistic_regression",
-        "test_logistic.py::test_leave_one_out_solves_the_smaller_problem",
+        "exact/test_logistic.py::test_leave_one_out_solves_the_smaller_problem",
         f"{_STABILITY}uniform_stability_is_just_above_its_exact_value",
         f"{_PROOFS}repaired_stability_and_radius_for_absolute_loss",
     ),
@@ -130,9 +130,11 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         f"{_PAC_BAYES}dropout_bound_pays_for_every_width",
         f"{_PAC_BAYES}geometric_widths",
     ),
-    "Held-out, Hoeffding": ("test_held_out.py::test_hoeffding_is_just_outside_its_exact_value",),
+    "Held-out, Hoeffding": (
+        "bounds/test_held_out.py::test_hoeffding_is_just_outside_its_exact_value",
+    ),
     "Held-out, Clopper-Pearson": (
-        "test_held_out.py::test_clopper_pearson_inverts_the_binomial_tail",
+        "bounds/test_held_out.py::test_clopper_pearson_inverts_the_binomial_tail",
     ),
     "Gap is replace-one stability": (_EVERY_PROOF,),
     "T1": (_REPLAY, "counterexamples/test_exact_models.py::test_gap_over_all_samples"),
@@ -141,8 +143,8 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "T3, training risk": (f"{_PROOFS}training_risk_rises_for_a_loss_that_is_not_convex",),
     "T3, test risk": (_REPLAY,),
     "Def 4.1": (
-        "test_ridge.py::test_leave_one_out_matches_refits",
-        "test_ridge.py::test_fit_matches_an_augmented_least_squares",
+        "exact/test_ridge.py::test_leave_one_out_matches_refits",
+        "exact/test_ridge.py::test_fit_matches_an_augmented_least_squares",
     ),
     "Linear layer, LoRA Dropout": (
         f"{_LINEAR}moments_and_objective_match_enumeration",
@@ -175,17 +177,17 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "Linear layer, free ensemble": (f"{_LINEAR}moments_and_objective_match_enumeration",),
     "Fig. 4, order from scale alone": ("test_ledger.py::test_order_of_fig_4_by_simulation",),
     "Held-out yardstick": (
-        "test_compare.py::test_each_row_is_the_bound_itself",
-        "test_compare.py::test_nonvacuous_from_is_the_first",
+        "bounds/test_compare.py::test_each_row_is_the_bound_itself",
+        "bounds/test_compare.py::test_nonvacuous_from_is_the_first",
     ),
     "Audit 9": (
         f"{_REGIMES}risks_against_simulated_inputs",
         f"{_REGIMES}the_gap_turns_where_the_ratio_says",
         f"{_REGIMES}critical_ratio_is_the_largest_on_a_finer_grid",
         f"{_REGIMES}rising_rates_are_those_of_the_gap",
-        "test_spectra.py::test_moments_match_their_closed_forms",
-        "test_spectra.py::test_two_inputs_by_integrating_the_joint_density",
-        "test_ridge.py::test_expected_risks_match_a_sum_over_unit_noise",
+        "exact/test_spectra.py::test_moments_match_their_closed_forms",
+        "exact/test_spectra.py::test_two_inputs_by_integrating_the_joint_density",
+        "exact/test_ridge.py::test_expected_risks_match_a_sum_over_unit_noise",
     ),
     "Audit 9, every law": (f"{_REGIMES}heavy_tails_by_hand",),
     "Audit 9, many examples": (f"{_REGIMES}gaussian_inputs_have_fourth_moment_three",),
@@ -193,7 +195,7 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         f"{_REGIMES}with_few_examples_it_never_turns",
         f"{_REGIMES}the_golden_threshold_of_the_limit",
     ),
-    "T1, limit": ("test_spectra.py::test_the_exact_spectrum_tends_to_the_limit",),
+    "T1, limit": ("exact/test_spectra.py::test_the_exact_spectrum_tends_to_the_limit",),
     "T1, LoRA Dropout": (
         f"{_REGIMES}sampled_risks_against_fits_of_simulated_targets",
         f"{_REGIMES}the_sample_tends_to_the_limit",

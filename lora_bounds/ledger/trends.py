@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lora_bounds.claims import Claim, Verdict
-from lora_bounds.generalization import theorem_4_4
+from lora_bounds.bounds.risk import theorem_4_4
 from lora_bounds.ledger import regime_sweeps, ridge_curves
 from lora_bounds.ledger.evidence import ALGEBRA, Sweep, counterexample, proof, sweep
+from lora_bounds.trial.claim import Claim, Verdict
 
 NOISE = "isotropic Gaussian inputs, noise variance at least 2/3 of the signal power norm(theta*)^2"
 GAUSSIAN = "isotropic Gaussian inputs, targets linear in them plus noise, theta0 = 0"
@@ -41,7 +41,7 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="E[R - Rhat] non-increasing in p",
-        functions=("ridge.expected_risks",),
+        functions=("exact.ridge.expected_risks",),
     ),
     Claim(
         id="Audit 9",
@@ -60,15 +60,15 @@ CLAIMS = (
         recorded=Verdict.HOLDS,
         formula="max over w of (n/d) (w/(1+w)) (1 - E[mu^2/(mu+w)^3]/E[mu/(mu+w)^3])",
         functions=(
-            "spectra.wishart_spectrum",
-            "regimes.ridge_risks",
-            "regimes.shrinkage_risks",
-            "regimes.turning_ratio",
-            "regimes.critical_ratio",
-            "regime_grid.rising_rates",
-            "regime_grid.regime_map",
-            "ridge.expected_risks",
-            "ridge.population_risk",
+            "exact.spectra.wishart_spectrum",
+            "exact.ridge_regimes.ridge_risks",
+            "exact.ridge_regimes.shrinkage_risks",
+            "exact.ridge_regimes.turning_ratio",
+            "exact.ridge_regimes.critical_ratio",
+            "exact.regime_grid.rising_rates",
+            "exact.regime_grid.regime_map",
+            "exact.ridge.expected_risks",
+            "exact.ridge.population_risk",
         ),
     ),
     Claim(
@@ -79,7 +79,7 @@ CLAIMS = (
         evidence=(sweep(regime_sweeps.heavy_tails),),
         recorded=Verdict.REFUTED,
         formula="critical ratio <= 1; inputs 1 (9 times in 10) or 10, n = 6: 1.09",
-        functions=("ridge.expected_risks",),
+        functions=("exact.ridge.expected_risks",),
     ),
     Claim(
         id="Audit 9, many examples",
@@ -92,7 +92,7 @@ CLAIMS = (
         evidence=(sweep(regime_sweeps.many_examples),),
         recorded=Verdict.HOLDS,
         formula="(E[x^4] - 1)/3, at w = 1/2",
-        functions=("ridge.expected_risks",),
+        functions=("exact.ridge.expected_risks",),
     ),
     Claim(
         id="T1, few examples",
@@ -105,7 +105,7 @@ CLAIMS = (
         evidence=(sweep(regime_sweeps.few_examples),),
         recorded=Verdict.HOLDS,
         formula="turns exactly if E[1/mu] < E[1/mu^2] over nonzero mu; limit: (1-c)^2 < c, c = n/d",
-        functions=("regimes.turning_ratio", "spectra.marchenko_pastur"),
+        functions=("exact.ridge_regimes.turning_ratio", "exact.spectra.marchenko_pastur"),
     ),
     Claim(
         id="T1, limit",
@@ -118,7 +118,7 @@ CLAIMS = (
         evidence=(sweep(regime_sweeps.limit_of_the_boundary),),
         recorded=Verdict.HOLDS,
         formula="abs(exact - limit) <= 1/(3d)",
-        functions=("spectra.marchenko_pastur", "regimes.critical_ratio"),
+        functions=("exact.spectra.marchenko_pastur", "exact.ridge_regimes.critical_ratio"),
     ),
     Claim(
         id="T1, LoRA Dropout",
@@ -139,9 +139,9 @@ CLAIMS = (
         recorded=Verdict.HOLDS,
         formula="limit: critical ratio below 0.201; 0 for n/d <= 1/2",
         functions=(
-            "dropout_regimes.sampled_dropout_risks",
-            "dropout_regimes.dropout_limit_risks",
-            "dropout_regimes.dropout_turning_ratio",
+            "exact.dropout_regimes.sampled_dropout_risks",
+            "exact.dropout_regimes.dropout_limit_risks",
+            "exact.dropout_regimes.dropout_turning_ratio",
         ),
     ),
     Claim(
@@ -152,7 +152,7 @@ CLAIMS = (
         evidence=(proof("monotonicity"), sweep(bound_scales_as_stated)),
         recorded=Verdict.PROVED,
         formula="gap term * sqrt(n delta) is constant",
-        functions=("generalization.theorem_4_4",),
+        functions=("bounds.risk.theorem_4_4",),
     ),
     Claim(
         id="T2, the gap itself",
@@ -162,7 +162,7 @@ CLAIMS = (
         evidence=(sweep(ridge_curves.gap_rate_in_n),),
         recorded=Verdict.REFUTED,
         formula="E[R - Rhat] ~ n^(-1/2); measured: n^(-1)",
-        functions=("ridge.expected_risks",),
+        functions=("exact.ridge.expected_risks",),
     ),
     Claim(
         id="T3, training risk",
@@ -172,7 +172,7 @@ CLAIMS = (
         evidence=(proof("training-risk"), sweep(ridge_curves.training_risk_over_p)),
         recorded=Verdict.PROVED,
         formula="Rhat(theta(S)) non-decreasing in p",
-        functions=("ridge.ridge_fit",),
+        functions=("exact.ridge.ridge_fit",),
     ),
     Claim(
         id="T3, test risk",
@@ -186,6 +186,6 @@ CLAIMS = (
         ),
         recorded=Verdict.HOLDS_UNDER,
         formula="R(p) falls near p = 0, rises for large lambda q",
-        functions=("ridge.expected_risks",),
+        functions=("exact.ridge.expected_risks",),
     ),
 )

@@ -1,6 +1,6 @@
 """Measurements of trained adapters: numbers on file, with the command that made them.
 
-Training needs torch, this package does not: `python -m lora_dropout.experiments` trains and writes
+Training needs torch, this package does not: `python -m paper_figures.experiments` trains and writes
 these files; the ledger decides from them, each time anew.
 """
 
@@ -87,7 +87,7 @@ def read(file: Traversable) -> Measurement:
     """Read a measurement from a file.
 
     Args:
-        file: What `python -m lora_dropout.experiments` wrote.
+        file: What `python -m paper_figures.experiments` wrote.
 
     Returns:
         The measurement.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from lora_bounds.proofs.base import Proof
+from lora_bounds.trial.proof import Proof
 
 MODULES = (
     "degeneracy",

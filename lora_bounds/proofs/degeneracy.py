@@ -1,7 +1,7 @@
 """Eqs. 9 and 10 are degenerate: their only solution is the pre-trained weight."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
 from lora_bounds.proofs.masks import keep_vectors
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Eq. 9"
 

@@ -1,7 +1,7 @@
 """LoRA Dropout at rate p against scaled input dropout at rate q = 2p - p^2, linear layer."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import diagonal, generic_layer, mean_and_variance
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Linear layer, equivalence with dropout"
 

@@ -1,7 +1,7 @@
 """The KL divergence of the PAC-Bayes dropout bound (McAllester 2013, arXiv 1307.2118)."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import keep_vectors
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "PAC-Bayes dropout, KL"
 

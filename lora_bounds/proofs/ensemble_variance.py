@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from lora_bounds.proofs.base import Argument, Proof
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Eq. 8, squared loss, V/N"
 

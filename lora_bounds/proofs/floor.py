@@ -1,6 +1,6 @@
 """Thm 4.4 never falls under C/sqrt(2 n delta)."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Thm 4.4, floor"
 

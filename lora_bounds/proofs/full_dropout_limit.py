@@ -1,6 +1,6 @@
 """The remark that p -> 1 means no fine-tuning contradicts Eq. 11."""
 
-from lora_bounds.proofs.base import Argument, Proof
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Remark p -> 1"
 

@@ -1,6 +1,6 @@
 """With both factors trained the Hessian has flat directions: Lmin <= 0 (Prop. 4.2)."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Prop. 4.2, curvature in (A, B)"
 

@@ -1,7 +1,7 @@
 """The regulariser that LoRA Dropout really adds to a linear layer, and its lambda (Eq. 11)."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import diagonal, generic_layer, masked_updates
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Eq. 11, exact lambda"
 

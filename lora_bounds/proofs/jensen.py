@@ -1,6 +1,6 @@
 """Thm 4.5 for a loss convex in the output: the ensemble is no worse than the mean member."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Thm 4.5"
 

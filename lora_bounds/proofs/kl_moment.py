@@ -3,7 +3,7 @@
 from fractions import Fraction
 from math import comb
 
-from lora_bounds.proofs.base import Argument, Proof
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "PAC-Bayes kl, price of the logarithm"
 LARGEST = 120

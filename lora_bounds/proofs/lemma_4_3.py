@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Lemma 4.3"
 

@@ -1,6 +1,6 @@
 """Lemma A.1, steps A.3 to A.6, and Prop. 4.2 (A.2), for objectives that are quadratic."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Lemma A.1 / Prop. 4.2"
 

@@ -1,6 +1,6 @@
 """eta is not a constant when the loss carries the quadratic: eta <= 2 rho at the optimum."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Lemma A.1, the Lipschitz constant"
 

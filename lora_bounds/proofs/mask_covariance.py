@@ -1,7 +1,7 @@
 """Entries of the mask of Bhat Ahat are dependent within a row or a column (Eq. 2)."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import keep_vectors
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Eq. 2, joint law"
 

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from lora_bounds import checks
-from lora_bounds.laws import MASK_LAWS, LawName
+from lora_bounds.bounds.laws import MASK_LAWS, LawName
 
 
 def keep_vectors(size: int, dropout: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -29,7 +29,7 @@ def masked_updates(law: LawName, b: Any, a: Any, dropout: Any) -> Iterator[tuple
     """All values of the masked update and their probabilities.
 
     Args:
-        law: as in `lora_bounds.laws.mask_law`.
+        law: as in `lora_bounds.bounds.laws.mask_law`.
         b: B, a sympy matrix (n1, r).
         a: A, a sympy matrix (r, n2).
         dropout: The rate p of the law's own bits.

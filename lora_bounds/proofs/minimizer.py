@@ -1,7 +1,7 @@
 """The global minimum of the expected LoRA-Dropout objective of a linear layer."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
 from lora_bounds.proofs.masks import diagonal
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Linear layer, closed-form minimiser"
 

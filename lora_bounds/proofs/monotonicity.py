@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Prop. 4.2 / Thm 4.4, monotone"
 

@@ -1,7 +1,7 @@
 """Masking the rank dimension as well: what it adds to the sparsity of Bhat Ahat (T5)."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import keep_vectors
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Eq. 2, rank masks"
 

@@ -1,7 +1,7 @@
 """The raw update BA at the minimum: between least squares and one-variable-at-a-time."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import diagonal
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Linear layer, raw update at the minimum"
 

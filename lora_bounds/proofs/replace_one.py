@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from lora_bounds.proofs.base import Argument, Proof
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Bousquet-Elisseeff 2002, Lemma 7"
 

@@ -1,7 +1,7 @@
 """Eq. 11: the expected penalty is lambda q norm(theta - theta0)^2, from marginals alone."""
 
-from lora_bounds.proofs.base import Argument, Proof
 from lora_bounds.proofs.masks import keep_vectors
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Eq. 11"
 

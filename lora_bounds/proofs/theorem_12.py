@@ -1,6 +1,6 @@
 """The uniform-stability bound (Bousquet and Elisseeff 2002, Theorem 12) up to McDiarmid."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Bousquet-Elisseeff 2002, Theorem 12"
 

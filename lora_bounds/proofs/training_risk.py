@@ -1,6 +1,6 @@
 """Training risk rises with p and the update shrinks (T3, first half), for minimisers of Eq. 11."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "T3, training risk"
 

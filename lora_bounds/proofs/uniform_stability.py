@@ -1,6 +1,6 @@
 """The repaired Prop. 4.2: uniform stability from strong convexity (no Hessian at a point)."""
 
-from lora_bounds.proofs.base import Argument, Proof, require_z3
+from lora_bounds.trial.proof import Argument, Proof, require_z3
 
 CLAIM = "Prop. 4.2, repaired"
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lora_bounds.laws import LawName
-from lora_bounds.proofs.base import Argument, Proof
+from lora_bounds.bounds.laws import LawName
 from lora_bounds.proofs.masks import diagonal, generic_layer, mean_and_variance
+from lora_bounds.trial.proof import Argument, Proof
 
 CLAIM = "Linear layer, mask moments"
 

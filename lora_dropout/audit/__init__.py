@@ -5,6 +5,6 @@ mask laws from `lora_bounds`.
 """
 
 from lora_dropout.audit.constants import Constants
-from lora_dropout.audit.run import Audit, audit
+from lora_dropout.audit.verdict import Audit, audit
 
 __all__ = ["audit", "Audit", "Constants"]

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_bounds.laws import LawName
-from lora_dropout.batching import LossFn
+from lora_bounds.bounds.laws import LawName
+from lora_dropout.adapters.adapt import adapter_config, trainable_parameters
 from lora_dropout.checks import check_count
-from lora_dropout.evaluation import Data, check_data
-from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import adapter_config, trainable_parameters
+from lora_dropout.data import LossFn
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Curvature, curvature
 from lora_dropout.probes.intervals import Interval, t_interval
 from lora_dropout.probes.lipschitz import ball_lipschitz, segment_lipschitz
-from lora_dropout.probes.stability import Stability, leave_one_out
-from lora_dropout.regularization import drop_probability
+from lora_dropout.probes.retraining import Stability, leave_one_out
 from lora_dropout.seeds import seeded_generator
+from lora_dropout.training.fit_config import FitConfig
+from lora_dropout.training.penalty import drop_probability
 
 SEGMENTS, POINTS = 8, 5
 _ROUNDING = 1e-9

@@ -7,10 +7,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from lora_bounds import geometric_widths, kl_inverse, pac_bayes_kl_bound
-from lora_bounds.judgement import Judgement, judge
-from lora_bounds.pac_bayes import GRID
-from lora_dropout.batching import LossFn
-from lora_dropout.evaluation import Data
+from lora_bounds.bounds.judge import Judgement, judge
+from lora_bounds.bounds.pac_bayes import GRID
+from lora_dropout.data import LossFn
+from lora_dropout.prediction.evaluate import Data
 from lora_dropout.probes.gibbs import gibbs_kl, gibbs_risk
 
 # Fixed before any data: this is what makes the union bound over the widths a bound.

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_dropout.commands.settings import RunSettings
 from lora_dropout.files import atomic_path
-from lora_dropout.provenance import provenance
+from lora_dropout.runs.torch_provenance import provenance
 
 _LIBRARIES = ("transformers", "peft", "accelerate", "datasets", "torchmetrics")
 

@@ -49,8 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
             again, or `--json` is one of the run's own files.
     """
     settings = read_settings(EvaluateSettings, arguments)
-    from lora_dropout.commands import paths, using
+    from lora_dropout.commands import paths
     from lora_dropout.commands.card import describe_process, write_json
+    from lora_dropout.commands.loading import using
     from lora_dropout.commands.measuring import measure, splits_to_measure
     from lora_dropout.commands.train import saved_run
 

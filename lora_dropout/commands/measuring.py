@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lora_dropout.batching import call_model
-from lora_dropout.ensemble import ensemble_predict
-from lora_dropout.masked_layer import masked_layers
-from lora_dropout.model_masks import sample_masks, use_masks
+from lora_dropout.adapters.layer import masked_layers
+from lora_dropout.adapters.use_masks import sample_masks, use_masks
+from lora_dropout.data import call_model
+from lora_dropout.prediction.ensemble import ensemble_predict
 from lora_dropout.seeds import derived_generator
 from lora_dropout.tasks.text import Encoded, TextTask
 

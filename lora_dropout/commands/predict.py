@@ -48,8 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: If the task gives no answers of its own, or `--output` is a file of the run.
     """
     settings = read_settings(PredictSettings, arguments)
-    from lora_dropout.commands import paths, using
+    from lora_dropout.commands import paths
     from lora_dropout.commands.card import plain
+    from lora_dropout.commands.loading import using
     from lora_dropout.commands.measuring import collect
     from lora_dropout.commands.train import saved_run
     from lora_dropout.files import atomic_path

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lora_dropout.commands.options import checked_values, flag_of
 from lora_dropout.commands.settings import RunSettings
-from lora_dropout.replay import read_result
+from lora_dropout.runs.differences import read_result
 
 SettingsT = TypeVar("SettingsT", bound=RunSettings)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bounds.laws import MASK_LAWS
+from lora_bounds.bounds.laws import MASK_LAWS
 from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
 from lora_dropout.commands import paths
 from lora_dropout.commands.options import option

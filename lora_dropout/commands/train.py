@@ -11,7 +11,7 @@ from typing import Any
 from lora_dropout.commands.options import add_options, read_settings
 from lora_dropout.commands.replaying import add_replay, read_recorded, recorded_settings
 from lora_dropout.commands.settings import TrainSettings
-from lora_dropout.replay import recorded_threads, report
+from lora_dropout.runs.differences import recorded_threads, report
 
 _REPLAY_OPTIONS = ("model", "data", "trust_remote_code")
 EXAMPLES = """examples:
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   lora-dropout train --config mrpc.yaml --seed 3 --dry-run     what would be trained, and memory
   lora-dropout train --model meta-llama/Llama-2-7b-hf --task instructions --output runs/alpaca \\
       --precision bf16 --gradient-checkpointing --mode grouped --report-to tensorboard
-  accelerate launch -m lora_dropout.cli train --config mrpc.yaml          several GPUs
+  accelerate launch -m lora_dropout.__main__ train --config mrpc.yaml          several GPUs
   lora-dropout train --replay runs/mrpc                 does it come out the same, bit by bit?
 
 --output gets an ordinary PEFT adapter (plain PEFT computes the mean network from it), run.json
@@ -105,14 +105,20 @@ def train(settings: TrainSettings) -> dict[str, Any] | None:
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    from lora_dropout.commands import models, paths
+    from lora_dropout.commands import paths
     from lora_dropout.commands.card import write_run
-    from lora_dropout.commands.data import draw, load_run
-    from lora_dropout.commands.identity import begin, check_started, model_identity, rows_identity
+    from lora_dropout.commands.fine_tuning import check_reporting, make_trainer, resume, total_steps
+    from lora_dropout.commands.loading import base_model as models
+    from lora_dropout.commands.loading.trust import check_checkpoint, check_output
     from lora_dropout.commands.measuring import measure
-    from lora_dropout.commands.training import check_reporting, make_trainer, resume, total_steps
-    from lora_dropout.commands.trust import check_checkpoint, check_output
-    from lora_dropout.config import MaskConfig
+    from lora_dropout.commands.run_identity import (
+        begin,
+        check_started,
+        model_identity,
+        rows_identity,
+    )
+    from lora_dropout.commands.splits import draw, load_run
+    from lora_dropout.masks.config import MaskConfig
     from lora_dropout.tasks.catalogue import find_task
 
     paths.check_new_folder("--output", settings.output, *paths.OF_RUN)
@@ -259,7 +265,7 @@ def find(settings: TrainSettings, task: Any) -> Any:
     Returns:
         From `models.find_base`.
     """
-    from lora_dropout.commands.models import find_base
+    from lora_dropout.commands.loading.base_model import find_base
 
     return find_base(
         settings.model,
@@ -278,7 +284,7 @@ def dry_run(settings: TrainSettings) -> str:
     Returns:
         Several lines.
     """
-    from lora_dropout.commands import models
+    from lora_dropout.commands.loading import base_model as models
     from lora_dropout.tasks.catalogue import find_task
 
     task = find_task(settings.task)
@@ -367,8 +373,8 @@ def _check_unfinished(settings: TrainSettings) -> None:
 def _sizes(model: Any) -> dict[str, Any]:
     import torch
 
-    from lora_dropout.checkpoint import tensors_digest
-    from lora_dropout.commands.models import trainable_report
+    from lora_dropout.commands.loading.base_model import trainable_report
+    from lora_dropout.training.checkpoint import tensors_digest
 
     counts = trainable_report(model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -14,7 +14,10 @@ from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lora_dropout.batching import (
+from lora_dropout.adapters.adapt import adapters, trainable_parameters
+from lora_dropout.adapters.use_masks import Masks, check_masks, use_masks
+from lora_dropout.checks import check_callable, check_count, check_numbers, check_positive, short
+from lora_dropout.data import (
     Inputs,
     LossFn,
     batch_length,
@@ -23,14 +26,11 @@ from lora_dropout.batching import (
     model_device,
     repeat_inputs,
 )
-from lora_dropout.checks import check_callable, check_count, check_numbers, check_positive, short
-from lora_dropout.config import Inference
-from lora_dropout.ensemble import _evaluating
-from lora_dropout.evaluation import Data, check_data
-from lora_dropout.inject import adapters, trainable_parameters
-from lora_dropout.model_masks import Masks, check_masks, use_masks
+from lora_dropout.masks.config import Inference
+from lora_dropout.prediction.ensemble import _evaluating
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.example_losses import example_losses
-from lora_dropout.regularization import factor_names
+from lora_dropout.training.penalty import factor_names
 
 
 class AdapterObjective:

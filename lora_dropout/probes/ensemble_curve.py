@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.averaging import Average, Averaging, average_members, check_averaging
-from lora_dropout.batching import Inputs, LossFn, call_loss
-from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.adapters.use_masks import Masks
 from lora_dropout.checks import (
     MOST,
     check_count,
@@ -25,8 +23,10 @@ from lora_dropout.checks import (
     check_type,
     short,
 )
-from lora_dropout.ensemble import ensemble_predict
-from lora_dropout.model_masks import Masks
+from lora_dropout.data import Inputs, LossFn, call_loss
+from lora_dropout.prediction.averaging import Average, Averaging, average_members, check_averaging
+from lora_dropout.prediction.calibration import expected_calibration_error
+from lora_dropout.prediction.ensemble import ensemble_predict
 from lora_dropout.probes.intervals import Array
 from lora_dropout.seeds import check_seed, seeded_generator
 

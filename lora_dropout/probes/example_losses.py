@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.batching import LossFn, call_loss
 from lora_dropout.checks import check_callable, check_positive, check_tensor, short
+from lora_dropout.data import LossFn, call_loss
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
-from lora_dropout.averaging import task_averaging
-from lora_dropout.batching import LossFn, map_inputs, model_device
-from lora_dropout.ensemble import Prediction, predict
-from lora_dropout.evaluation import Data, check_data
+from lora_dropout.data import LossFn, map_inputs, model_device
+from lora_dropout.prediction.averaging import task_averaging
+from lora_dropout.prediction.ensemble import Prediction, predict
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.example_losses import ZeroOneLoss, example_losses, sure_bound
 from lora_dropout.probes.intervals import (
     Array,

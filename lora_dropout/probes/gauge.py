@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lora_dropout.adapters import AdaLoRALinear, AdapterLinear
+from lora_dropout.adapters.adapt import need_adapters, trainable_parameters
+from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear
+from lora_dropout.adapters.use_masks import Masks
 from lora_dropout.checks import check_type
-from lora_dropout.inject import need_adapters, trainable_parameters
-from lora_dropout.model_masks import Masks
 from lora_dropout.probes.adapter_objective import AdapterObjective
 
 

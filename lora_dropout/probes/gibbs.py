@@ -16,17 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lora_bounds import dropout_kl
-from lora_bounds.laws import TensorKind
+from lora_bounds.bounds.laws import TensorKind
 from lora_bounds.rounding import up
-from lora_dropout.batching import (
-    Inputs,
-    LossFn,
-    batch_length,
-    call_loss,
-    call_model,
-    map_inputs,
-    model_device,
-)
+from lora_dropout.adapters.adapt import trainable_parameters
+from lora_dropout.adapters.layer import MaskedLayer, need_masked_layers
+from lora_dropout.adapters.use_masks import sample_masks, use_masks
 from lora_dropout.checks import (
     MOST,
     check_array,
@@ -35,10 +29,16 @@ from lora_dropout.checks import (
     check_positive,
     check_type,
 )
-from lora_dropout.evaluation import Data, check_data
-from lora_dropout.inject import trainable_parameters
-from lora_dropout.masked_layer import MaskedLayer, need_masked_layers
-from lora_dropout.model_masks import sample_masks, use_masks
+from lora_dropout.data import (
+    Inputs,
+    LossFn,
+    batch_length,
+    call_loss,
+    call_model,
+    map_inputs,
+    model_device,
+)
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.seeds import check_seed, seeded_generator
 
 
@@ -94,8 +94,8 @@ def gibbs_kl(
     """The divergence of posterior and prior: what each tensor's move costs under its mask law.
 
     A sum over layers, each with its own law, rate and kinds of tensors (see
-    `lora_bounds.laws.MaskLaw.kl_factor`); what carries no mask (a head, a bias) counts in full, and
-    so does a tensor that several modules share.
+    `lora_bounds.bounds.laws.MaskLaw.kl_factor`); what carries no mask (a head, a bias) counts in
+    full, and so does a tensor that several modules share.
 
     Args:
         model: An adapted model, or a PEFT model with masks attached.

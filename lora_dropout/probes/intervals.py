@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from lora_bounds.held_out import clopper_pearson
+from lora_bounds.bounds.held_out import clopper_pearson
 from lora_dropout.checks import check_array, check_count, check_positive, check_real, short
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.adapters import LoRALinear
+from lora_dropout.adapters.lora import LoRALinear
 from lora_dropout.checks import (
     MOST,
     check_choice,
@@ -20,7 +20,7 @@ from lora_dropout.checks import (
     check_positive,
     check_type,
 )
-from lora_dropout.evaluation import Data, check_data
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.intervals import Array, Direction
 

@@ -10,13 +10,13 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.calibration import (
+from lora_dropout.checks import MOST, check_count, check_numbers, check_tensor, short
+from lora_dropout.prediction.calibration import (
     adaptive_calibration_error,
     brier_score,
     check_probabilities,
     expected_calibration_error,
 )
-from lora_dropout.checks import MOST, check_count, check_numbers, check_tensor, short
 from lora_dropout.probes.intervals import Interval, check_confidence
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from lora_dropout.batching import Inputs, LossFn, map_inputs
-from lora_dropout.fit_config import FitConfig
-from lora_dropout.regularization import drop_probability
+from lora_dropout.data import Inputs, LossFn, map_inputs
 from lora_dropout.replicas.optimizer import StackedAdamW, clip_rows
 from lora_dropout.replicas.order import BatchOrder
 from lora_dropout.replicas.stack import Stack
+from lora_dropout.training.fit_config import FitConfig
+from lora_dropout.training.penalty import drop_probability
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_dropout.batching import LossFn, map_inputs
-from lora_dropout.checkpoint import (
-    check_state,
-    damage,
-    fingerprint,
-    load_checkpoint,
-    run_identity,
-    save_checkpoint,
-)
+from lora_dropout.adapters.adapt import check_frozen, trainable_parameters
 from lora_dropout.checks import (
     check_callable,
     check_count,
@@ -30,16 +22,24 @@ from lora_dropout.checks import (
     check_type,
     short,
 )
-from lora_dropout.evaluation import Data, check_data
-from lora_dropout.fit_config import FitConfig
-from lora_dropout.inject import check_frozen, trainable_parameters
-from lora_dropout.replicas.checks import check_batchable, check_config, check_loss
+from lora_dropout.data import LossFn, map_inputs
+from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.memory import default_chunk_size
 from lora_dropout.replicas.replica import Replica
+from lora_dropout.replicas.requirements import check_batchable, check_config, check_loss
 from lora_dropout.replicas.result import Replicas
 from lora_dropout.replicas.stack import Stack
-from lora_dropout.training import resolve_device
+from lora_dropout.training.checkpoint import (
+    check_state,
+    damage,
+    fingerprint,
+    load_checkpoint,
+    run_identity,
+    save_checkpoint,
+)
+from lora_dropout.training.fit import resolve_device
+from lora_dropout.training.fit_config import FitConfig
 
 _SAVE_SECONDS = 10.0
 

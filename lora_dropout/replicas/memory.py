@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lora_dropout.batching import Inputs, LossFn, batch_length, call_model, map_inputs
-from lora_dropout.fit_config import FitConfig
-from lora_dropout.model_masks import sample_masks
-from lora_dropout.objective import instance_loss
+from lora_dropout.adapters.use_masks import sample_masks
+from lora_dropout.data import Inputs, LossFn, batch_length, call_model, map_inputs
 from lora_dropout.replicas.stack import Stack
+from lora_dropout.training.fit_config import FitConfig
+from lora_dropout.training.objective import instance_loss
 
 # On a CPU more is no faster: small adapters gain up to some hundred replicas, about 10 MiB, and the
 # digits transformer loses beyond the caches (benchmarks/replicas.py).

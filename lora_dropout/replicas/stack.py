@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lora_dropout.batching import Inputs, call_model
-from lora_dropout.budget import orthogonality_penalty
-from lora_dropout.inject import adapter_config, need_adapters, trainable_parameters
-from lora_dropout.masks import LayerMask, draw_layer_masks
-from lora_dropout.regularization import factor_names
+from lora_dropout.adapters.adapt import adapter_config, need_adapters, trainable_parameters
+from lora_dropout.adapters.rank_budget import orthogonality_penalty
+from lora_dropout.data import Inputs, call_model
+from lora_dropout.masks.draw import LayerMask, draw_layer_masks
 from lora_dropout.seeds import seeded_generator
+from lora_dropout.training.penalty import factor_names
 
 
 @dataclass(frozen=True, eq=False)

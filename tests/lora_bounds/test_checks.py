@@ -5,7 +5,7 @@ import pytest
 
 import lora_bounds as lb
 from lora_bounds import checks
-from lora_bounds.regimes import turning_ratio
+from lora_bounds.exact.ridge_regimes import turning_ratio
 
 RIDGE = {"inputs": [[1.0], [2.0], [4.0]], "targets": [1.0, 2.0, 3.0]}
 RATES = {"regularization": 1.0, "dropout": 0.5}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_bounds import ledger, reference
-from lora_bounds.claims import Claim
+from lora_bounds import ledger
+from lora_bounds.commands import reference
+from lora_bounds.trial.claim import Claim
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = ledger.all_claims()

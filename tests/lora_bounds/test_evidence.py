@@ -5,7 +5,6 @@ import pytest
 
 import lora_bounds.counterexamples
 import lora_bounds.proofs
-from lora_bounds.claims import Evidence, Finding
 from lora_bounds.counterexamples import Replay
 from lora_bounds.ledger import evidence
 from lora_bounds.ledger.evidence import (
@@ -19,7 +18,8 @@ from lora_bounds.ledger.evidence import (
     unseen,
 )
 from lora_bounds.measurements import Measurement
-from lora_bounds.proofs.base import Proof
+from lora_bounds.trial.claim import Evidence, Finding
+from lora_bounds.trial.proof import Proof
 
 STEPS = ("[sympy] a: ok", "[argued] b", "[argued] c")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lora_bounds import counterexamples, ledger, proofs
-from lora_bounds.claims import Claim, Verdict
 from lora_bounds.ledger import find_claims, layers, related_claims, ridge_curves
 from lora_bounds.ledger.evidence import counterexample, sweep
+from lora_bounds.trial.claim import Claim, Verdict
 
 CLAIMS = ledger.all_claims()
 REQUIRED = (

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import find, given
 
 from lora_bounds import strategies
-from lora_bounds.generalization import theorem_4_4
+from lora_bounds.bounds.risk import theorem_4_4
+from lora_bounds.bounds.sparsity import mask_moments
 from lora_bounds.losses import Loss
 from lora_bounds.problems import Problem, ProblemConstants
-from lora_bounds.sparsity import mask_moments
 
 
 @given(strategies.problem_constants())

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_dropout import checks
-from lora_dropout.batching import call_loss, call_model
 from lora_dropout.checks import (
     check_choice,
     check_count,
@@ -19,6 +18,7 @@ from lora_dropout.checks import (
     check_probability,
     check_same_device,
 )
+from lora_dropout.data import call_loss, call_model
 
 
 @given(st.floats(0.0, 1.0))

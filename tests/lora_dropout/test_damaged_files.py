@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 
-from lora_dropout import checkpoint, load_adapter
+from lora_dropout import load_adapter
 from lora_dropout.commands.options import _read_file
 from lora_dropout.commands.settings import TrainSettings
 from lora_dropout.commands.train import saved_run
 from lora_dropout.tasks.instructions import InstructionTask
 from lora_dropout.tasks.mmlu import MmluTask
 from lora_dropout.tasks.squad import SQUAD
+from lora_dropout.training import checkpoint
 
 DEEP = '{"a":' * 100_000
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout import FitConfig, LoRADropoutConfig, RankBudget, adapt, fit
-from lora_dropout.checkpoint import NAME, save_checkpoint
 from lora_dropout.identity import digest_of, structure_digest
 from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.training.checkpoint import NAME, save_checkpoint
 
 SMOOTHING = 0.1
 
@@ -282,7 +282,7 @@ def test_buffers_are_resumed(tmp_path: Path, patience: int | None) -> None:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lora_dropout.training.save_checkpoint", killed)
+            patch.setattr("lora_dropout.training.fit.save_checkpoint", killed)
             result = fit(
                 model, data, held_out=data, config=config, checkpoint_folder=folder,
                 progress=False, device="cpu",

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit
-from lora_dropout.masks import draw_layer_masks
-from lora_dropout.model_masks import sample_masks
+from lora_dropout.adapters.use_masks import sample_masks
+from lora_dropout.masks.draw import draw_layer_masks
 from lora_dropout.replicas import Replica, fit_replicas
 from lora_dropout.seeds import (
     TORCH_BITS,
@@ -92,8 +92,8 @@ def test_training_and_evaluation_share_no_mask(seed: int, monkeypatch: pytest.Mo
         steps.clear()
         return masks
 
-    monkeypatch.setattr("lora_dropout.model_masks.draw_layer_masks", spy)
-    monkeypatch.setattr("lora_dropout.training.sample_masks", step)
+    monkeypatch.setattr("lora_dropout.adapters.use_masks.draw_layer_masks", spy)
+    monkeypatch.setattr("lora_dropout.training.fit.sample_masks", step)
     fit(model, data, config=FitConfig(epochs=3, batch_size=4, seed=seed), progress=False)
     assert len(set(drawn[True])) == len(drawn[True]) == 3 * 3 * 4
     assert len(set(drawn[False])) == 8

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from matplotlib import pyplot as plt
 
-from lora_dropout.sweeps import Store
+from lora_dropout.runs.store import Store
 from paper_figures import __main__ as command
-from paper_figures.figure import Context, Drawing, PaperFigure
-from paper_figures.index import write_index
+from paper_figures.press.figure import Context, Drawing, PaperFigure
+from paper_figures.press.index import write_index
 
 WHOLE = {"title": "A title", "verdict": "illustration", "caption": "A caption."}
 

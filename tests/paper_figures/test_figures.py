@@ -15,31 +15,23 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from lora_dropout.experiments import digits_setup
 from lora_dropout.tasks.catalogue import GLUE_NAMES, find_task
 from lora_dropout.tasks.digits import DigitsTarget, digits_target
-from paper_figures import (
-    compared,
-    digits_runs,
-    ensemble_size,
-    equivalence,
-    fig1_losses,
-    measured,
-    regime_map,
-    replica_runs,
-    stability,
-    style,
-    table1_glue,
-    tuned_runs,
-)
 from paper_figures.__main__ import main
-from paper_figures.exact_ridge import bounded_ridge
-from paper_figures.figure import Context, Missing, Training, render
-from paper_figures.index import write_index
-from paper_figures.registry import figures
-from paper_figures.statistics import mean_interval
-from paper_figures.style import use_style
-from paper_figures.tuned_runs import METHODS, Method
+from paper_figures.experiments import digits_runs, digits_setup, replica_runs, tuned_runs
+from paper_figures.experiments.exact_ridge import bounded_ridge
+from paper_figures.experiments.tuned_runs import METHODS, Method
+from paper_figures.figures import ensemble_size, equivalence, regime_map
+from paper_figures.figures import stability_over_n as stability
+from paper_figures.figures.paper import fig1_losses, table1_glue
+from paper_figures.press import comparisons_on_file as compared
+from paper_figures.press import measurements_on_file as measured
+from paper_figures.press import style
+from paper_figures.press.figure import Context, Missing, Training, render
+from paper_figures.press.index import write_index
+from paper_figures.press.registry import figures
+from paper_figures.press.statistics import mean_interval
+from paper_figures.press.style import use_style
 
 TINY = Training(
     learning_rates=(3e-3, 1e-2),
@@ -383,7 +375,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert message in capsys.readouterr().err
 
 
-GALLERY = Path(fig1_losses.__file__).parent / "gallery"
+GALLERY = Path(fig1_losses.__file__).parents[2] / "gallery"
 
 
 def test_the_gallery_holds_every_figure_with_its_numbers() -> None:

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from lora_dropout.provenance import provenance
-from paper_figures import fig1_losses, fig4_dropping, table2_budgets
-from paper_figures.digits_runs import make_cell, pretrained, run_cell
-from paper_figures.figure import Context, Training, write_csv
-from paper_figures.registry import figures
-from paper_figures.statistics import Verdict, compared, judge
-from paper_figures.style import use_style
-from paper_figures.tuned_runs import DROPOUT, METHODS
+from lora_dropout.runs.torch_provenance import provenance
+from paper_figures.experiments.digits_runs import make_cell, pretrained, run_cell
+from paper_figures.experiments.tuned_runs import DROPOUT, METHODS
+from paper_figures.figures.paper import fig1_losses, fig4_dropping, table2_budgets
+from paper_figures.press.figure import Context, Training, write_csv
+from paper_figures.press.registry import figures
+from paper_figures.press.statistics import Verdict, compared, judge
+from paper_figures.press.style import use_style
 
-GALLERY = Path(fig1_losses.__file__).parent / "gallery"
+GALLERY = Path(fig1_losses.__file__).parents[2] / "gallery"
 NOT_TRAINED = (
     "verdicts",
     "fig2_scheme",

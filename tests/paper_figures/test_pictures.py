@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from paper_figures.figure import Context
-from paper_figures.registry import figures
-from paper_figures.style import use_style
+from paper_figures.press.figure import Context
+from paper_figures.press.registry import figures
+from paper_figures.press.style import use_style
 from tests.paper_figures.test_figures import QUICK, draw_all
 
 Row = Any

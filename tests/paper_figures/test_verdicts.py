@@ -10,10 +10,16 @@ import pytest
 
 from lora_bounds import clopper_pearson
 from lora_bounds.measurements import Measurement
-from paper_figures import fig1_losses, fig4_dropping, fig5_rate_and_size, table2_budgets, tuned_runs
-from paper_figures.figure import Context, Training
-from paper_figures.statistics import FAMILY, Verdict, compared, judge
-from paper_figures.tuned_runs import METHODS, NUDGE, Method, Run, calibration, steady
+from paper_figures.experiments import tuned_runs
+from paper_figures.experiments.tuned_runs import METHODS, NUDGE, Method, Run, calibration, steady
+from paper_figures.figures.paper import (
+    fig1_losses,
+    fig4_dropping,
+    fig5_rate_and_size,
+    table2_budgets,
+)
+from paper_figures.press.figure import Context, Training
+from paper_figures.press.statistics import FAMILY, Verdict, compared, judge
 
 REPEATS = 2000
 METRICS = ("gap", "loss", "accuracy", "ece")

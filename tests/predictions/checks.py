@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lora_bounds.frequency import FrequencyResult, judge_frequency
-from lora_bounds.trend_tests import (
+from lora_bounds.trial.frequency import FrequencyResult, judge_frequency
+from lora_bounds.trial.trends import (
     RateResult,
     TrendDirection,
     TrendResult,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lora_bounds.compare import compare_bounds
-from lora_bounds.logistic import leave_one_out_fits, logistic_fit, logistic_loss
-from lora_bounds.sparsity import drop_probability
-from lora_bounds.stability import uniform_stability
+from lora_bounds.bounds.compare import compare_bounds
+from lora_bounds.bounds.sparsity import drop_probability
+from lora_bounds.bounds.stability import uniform_stability
+from lora_bounds.exact.logistic import leave_one_out_fits, logistic_fit, logistic_loss
 from tests.predictions.checks import (
     caught,
     check_below,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lora_bounds.compare import compare_bounds
-from lora_bounds.generalization import theorem_4_4
-from lora_bounds.ridge import leave_one_out, ridge_fit
-from lora_bounds.sparsity import drop_probability
-from lora_bounds.stability import uniform_stability
+from lora_bounds.bounds.compare import compare_bounds
+from lora_bounds.bounds.risk import theorem_4_4
+from lora_bounds.bounds.sparsity import drop_probability
+from lora_bounds.bounds.stability import uniform_stability
+from lora_bounds.exact.ridge import leave_one_out, ridge_fit
 from tests.predictions.checks import (
     caught,
     check_below,

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_bounds.regime_grid import rising_rates
-from lora_bounds.regimes import critical_ratio, ridge_risks
-from lora_bounds.ridge import expected_risks, ridge_fit
-from lora_bounds.sparsity import drop_probability
-from lora_bounds.spectra import wishart_spectrum
+from lora_bounds.bounds.sparsity import drop_probability
+from lora_bounds.exact.regime_grid import rising_rates
+from lora_bounds.exact.ridge import expected_risks, ridge_fit
+from lora_bounds.exact.ridge_regimes import critical_ratio, ridge_risks
+from lora_bounds.exact.spectra import wishart_spectrum
 from tests.predictions.checks import check_monotone, check_page_trend
 from tests.predictions.strategies import RidgeProblem, ridge_problems
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_dropout import LoRADropoutConfig, adapt
-from lora_dropout.experiments.digits_setup import losses, means_over, population, sample
-from lora_dropout.experiments.digits_setup import settings_for as settings_of_run
 from lora_dropout.replicas import Replica, Replicas, fit_replicas
 from lora_dropout.tasks.digits import pretrain_digits
+from paper_figures.experiments.digits_setup import losses, means_over, population, sample
+from paper_figures.experiments.digits_setup import settings_for as settings_of_run
 from tests.predictions.checks import check_page_trend
 
 pytestmark = pytest.mark.skipif(

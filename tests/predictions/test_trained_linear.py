@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_bounds import drop_probability
-from lora_bounds.trend_tests import page_trend
+from lora_bounds.trial.trends import page_trend
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, predict
-from lora_dropout.probes.stability import replace_one
+from lora_dropout.adapters.update import Place
+from lora_dropout.probes.retraining import replace_one
 from lora_dropout.replicas import Replica, fit_replicas
-from lora_dropout.update import Place
 
 # Where masks are drawn and put to use.
-masked_layer = importlib.import_module("lora_dropout.masked_layer")
+masked_layer = importlib.import_module("lora_dropout.adapters.layer")
 
 IN, OUT, N = 4, 3, 32
 SEEDS = 8

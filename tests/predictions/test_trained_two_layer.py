@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_bounds import hoeffding, lemma_4_3
-from lora_bounds.ensemble import ensemble_loss
+from lora_bounds.bounds.ensemble_risk import ensemble_loss
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt
-from lora_dropout.probes.stability import leave_one_out
+from lora_dropout.probes.retraining import leave_one_out
 from lora_dropout.replicas import Replica, fit_replicas
 from tests.predictions.checks import (
     check_below,

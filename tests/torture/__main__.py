@@ -4,7 +4,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from lora_dropout.provenance import provenance
+from lora_dropout.runs.torch_provenance import provenance
 from tests.torture import RESULTS
 from tests.torture.report import Row, kept, run_section, table
 

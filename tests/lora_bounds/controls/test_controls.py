@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_bounds.controls import CONTROLS, families
-from lora_bounds.falsify import SearchResult, violates
+from lora_bounds.trial.search import SearchResult, violates
 
 BY_NAME = {control.name: control for control in CONTROLS}
 

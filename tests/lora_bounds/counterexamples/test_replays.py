@@ -12,7 +12,7 @@ import pytest
 from lora_bounds import counterexamples
 from lora_bounds.counterexamples import hunts, load, replay
 from lora_bounds.counterexamples.replays import REPLAYS
-from lora_bounds.falsify import search, violates
+from lora_bounds.trial.search import search, violates
 
 HALF = Fraction(1, 2)
 # The same replay on numbers where the claim is true.

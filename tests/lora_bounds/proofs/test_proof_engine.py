@@ -10,8 +10,9 @@ import sympy
 import z3
 
 from lora_bounds import proofs
-from lora_bounds.proofs import all_proofs, base, masks
-from lora_bounds.proofs.base import Argument, entails, is_zero
+from lora_bounds.proofs import all_proofs, masks
+from lora_bounds.trial import proof as base
+from lora_bounds.trial.proof import Argument, entails, is_zero
 
 X, Y = z3.Reals("x y")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lora_dropout.audit.run as run_module
-from lora_bounds.judgement import Status
+import lora_dropout.audit.verdict as run_module
+from lora_bounds.bounds.judge import Status
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, trainable_parameters
 from lora_dropout.audit import audit
 from lora_dropout.audit.constants import copy_of_parameters

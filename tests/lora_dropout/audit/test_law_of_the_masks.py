@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_bounds.judgement import Judgement
+from lora_bounds.bounds.judge import Judgement
 from lora_dropout import LAWS, FitConfig, LoRADropoutConfig, adapt, adapters, trainable_parameters
 from lora_dropout.audit import Audit, audit
 from lora_dropout.audit.constants import copy_of_parameters

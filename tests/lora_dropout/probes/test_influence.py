@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, adapters, sample_masks
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.influence import agreement, influence
-from lora_dropout.probes.stability import leave_one_out
+from lora_dropout.probes.retraining import leave_one_out
 from tests.lora_dropout.probes.problems import (
     class_data,
     linear_data,

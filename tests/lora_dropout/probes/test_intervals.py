@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lora_bounds.held_out import clopper_pearson
+from lora_bounds.bounds.held_out import clopper_pearson
 from lora_dropout.probes.intervals import (
     Interval,
     clopper_pearson_interval,

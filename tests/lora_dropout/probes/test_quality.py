@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lora_dropout.calibration import (
+from lora_dropout.prediction.calibration import (
     adaptive_calibration_error,
     brier_score,
     expected_calibration_error,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from lora_dropout.calibration import expected_calibration_error
+from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.tasks import text
 from lora_dropout.tasks.catalogue import GLUE_NAMES, TASK_NAMES, find_task
 from lora_dropout.tasks.data_warning import DataWarning

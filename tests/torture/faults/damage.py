@@ -12,10 +12,10 @@ from torch import nn
 
 from lora_bounds import measurements
 from lora_dropout import LoRADropoutConfig, adapt, load_adapter, save_adapter
-from lora_dropout.checkpoint import load_checkpoint, save_checkpoint
-from lora_dropout.experiments.__main__ import measure
-from lora_dropout.sweeps import Store
-from paper_figures import digits_runs
+from lora_dropout.runs.store import Store
+from lora_dropout.training.checkpoint import load_checkpoint, save_checkpoint
+from paper_figures.experiments import digits_runs
+from paper_figures.experiments.__main__ import measure
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Settings:
 
 
 def _write_measurement(folder: Path, version: int) -> object:
-    module: Any = ModuleType("lora_dropout.experiments.small")
+    module: Any = ModuleType("paper_figures.experiments.small")
     module.QUESTION = "?"
     module.run = lambda settings, folder: {"gap": [settings.version + k / 7 for k in range(400)]}
     sys.modules[module.__name__] = module

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from lora_bounds import cli
+from lora_bounds import __main__ as cli
 from tests.torture.faults.damage import KINDS, Kind, contents, same
 from tests.torture.report import Row
 

@@ -47,7 +47,8 @@ def _model_and_data() -> tuple[Any, Any, Any]:
 
 def fit(folder: Path, log: Log) -> None:
     """`fit` with a checkpoint an epoch; a unit is an epoch."""
-    from lora_dropout import FitConfig, training
+    from lora_dropout import FitConfig
+    from lora_dropout.training.fit import fit as training
 
     train_epoch = training._Run.train_epoch
 
@@ -76,7 +77,7 @@ def fit(folder: Path, log: Log) -> None:
 def replicas(folder: Path, log: Log) -> None:
     """Stability by the replica engine, saved each epoch; a unit is an epoch of a chunk."""
     from lora_dropout import FitConfig
-    from lora_dropout.probes.stability import leave_one_out
+    from lora_dropout.probes.retraining import leave_one_out
     from lora_dropout.replicas import chunk, fitting
 
     train_chunk, train_epoch = fitting._train, chunk.Chunk.train_epoch
@@ -112,8 +113,9 @@ def replicas(folder: Path, log: Log) -> None:
 def figures(folder: Path, log: Log) -> None:
     """`python -m paper_figures run fig1_losses`, little trained; a unit is a cell."""
     from paper_figures import __main__ as command
-    from paper_figures import digits_runs, style, tuned_runs
-    from paper_figures.figure import Context, Training
+    from paper_figures.experiments import digits_runs, tuned_runs
+    from paper_figures.press import style
+    from paper_figures.press.figure import Context, Training
 
     tiny = Training(
         learning_rates=(1e-2,),
@@ -150,7 +152,7 @@ def figures(folder: Path, log: Log) -> None:
 
 def verify(folder: Path, log: Log) -> None:
     """`lora-bounds verify`; it keeps nothing but its JSON file, written at the end."""
-    from lora_bounds import cli
+    from lora_bounds import __main__ as cli
 
     folder.mkdir(parents=True, exist_ok=True)
     log("verify")
@@ -172,7 +174,7 @@ def ray_cell(cell: dict[str, int], *, log: str) -> list[float]:
 
 def ray(folder: Path, log: Log) -> None:
     """The driver of a sweep on the cluster that `RAY_ADDRESS` names; a unit is a cell."""
-    from lora_dropout.sweeps import Store, run_cells
+    from lora_dropout.runs.store import Store, run_cells
     from tests.torture.faults import victims
 
     compute = partial(victims.ray_cell, log=sys.argv[3])

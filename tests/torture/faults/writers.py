@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lora_dropout.files import atomic_path
-from lora_dropout.sweeps import Store, run_cells
+from lora_dropout.runs.store import Store, run_cells
 from tests.torture import ROOT
 from tests.torture.faults.kills import temporaries
 from tests.torture.report import Row

@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 import lora_bounds as lb
-from lora_bounds import frequency, losses, problems
-from lora_bounds.laws import TENSOR_KINDS
+from lora_bounds import losses, problems
+from lora_bounds.bounds.laws import TENSOR_KINDS
+from lora_bounds.trial import frequency
 from tests.torture.inputs.wild import Case, Valid, finite, no_nan
 
 SHAPES = ((), (), (), (3,), (2, 1), (2, 3))
@@ -207,10 +208,10 @@ CASES: tuple[Case, ...] = (
     case("keep_probability", keywords(dropout=P), between(0, 1)),
     case("dropout_rate", keywords(drop_probability=P), between(0, 1)),
     case("mask_law", keywords(law=LAW)),
-    Case("lora_bounds.laws.MaskLaw.drop_probability",
+    Case("lora_bounds.bounds.laws.MaskLaw.drop_probability",
          lambda law, dropout, rank: lb.mask_law(law).drop_probability(dropout=dropout, rank=rank),
          keywords(law=LAW, dropout=P, rank=st.integers(1, 9)), between(0, 1)),
-    Case("lora_bounds.laws.MaskLaw.kl_factor",
+    Case("lora_bounds.bounds.laws.MaskLaw.kl_factor",
          lambda law, tensor, dropout, rows: lb.mask_law(law).kl_factor(
              tensor, dropout=dropout, rows=rows),
          keywords(law=LAW, tensor=st.sampled_from(TENSOR_KINDS), dropout=P, rows=some(1, 99)),
@@ -354,7 +355,7 @@ CASES: tuple[Case, ...] = (
         distinct=st.integers(3, 9), d=st.integers(1, 3), condition_number=st.floats(1, 100),
         separable=st.booleans(), seed=SEED), lambda a, r: no_nan((r.inputs, r.targets)),
         share=0.5),
-    Case("lora_bounds.frequency.judge_frequency", frequency.judge_frequency, keywords(
+    Case("lora_bounds.trial.frequency.judge_frequency", frequency.judge_frequency, keywords(
         name=st.text(), failures=st.integers(0, 9), trials=st.integers(9, 99), probability=RATE,
         error_probability=st.floats(1e-9, 0.5)), clean, share=0.5),
     Case("lora_bounds.losses.Loss", lambda loss, prediction, target: loss(prediction, target),

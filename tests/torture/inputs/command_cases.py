@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from lora_bounds import cli as bounds_cli
-from lora_dropout import cli
+from lora_bounds import __main__ as bounds_cli
+from lora_dropout import __main__ as cli
 from tests.torture.inputs.wild import Case, RefusedError, Valid, things
 from tests.torture.inputs.wild import numbers as wild_numbers
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 import lora_dropout as ld
-from lora_dropout import hf, sweeps
+from lora_dropout import peft as hf
 from lora_dropout.audit import audit
 from lora_dropout.probes import (
     adapter_objective,
@@ -26,9 +26,10 @@ from lora_dropout.probes import (
     lipschitz,
     loss_range,
     quality,
-    sparsity,
-    stability,
 )
+from lora_dropout.probes import realised_sparsity as sparsity
+from lora_dropout.probes import retraining as stability
+from lora_dropout.runs import store as sweeps
 from lora_dropout.tasks import catalogue, digits, instructions, mmlu, vit
 from tests.torture.inputs import tensors
 from tests.torture.inputs.dropout_cases import (

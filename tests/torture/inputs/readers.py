@@ -22,17 +22,18 @@ from hypothesis import strategies as st
 import lora_bounds
 import lora_dropout as ld
 from lora_bounds import counterexamples, measurements
-from lora_dropout import adapter_io, checkpoint
+from lora_dropout.adapters import folder as adapter_io
 from lora_dropout.commands import options, replaying
 from lora_dropout.commands.settings import TrainSettings
 from lora_dropout.commands.train import saved_run
-from lora_dropout.sweeps import Store
+from lora_dropout.runs.store import Store
 from lora_dropout.tasks.glue import GLUE
 from lora_dropout.tasks.instructions import InstructionTask
 from lora_dropout.tasks.mmlu import MmluTask
 from lora_dropout.tasks.squad import SQUAD
-from paper_figures import replay as figure_replay
-from paper_figures.figure import Training
+from lora_dropout.training import checkpoint
+from paper_figures.press import redraw as figure_replay
+from paper_figures.press.figure import Training
 from tests.torture.inputs.dropout_cases import model
 from tests.torture.inputs.functions import row, tried
 from tests.torture.inputs.wild import Case, RefusedError

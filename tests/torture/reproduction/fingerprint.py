@@ -27,7 +27,7 @@ from lora_dropout import (
     sample_masks,
     trainable_parameters,
 )
-from lora_dropout.masks import LayerSpec, draw_layer_masks
+from lora_dropout.masks.draw import LayerSpec, draw_layer_masks
 from lora_dropout.tasks.vit import VisionTransformer
 
 Found = dict[str, Any]

@@ -16,8 +16,8 @@ from lora_dropout import (
     instance_loss,
     sample_masks,
     trainable_parameters,
-    training,
 )
+from lora_dropout.training.fit import fit as training
 from tests.torture.reproduction import fingerprint as fp
 
 

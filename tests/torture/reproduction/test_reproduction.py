@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from lora_dropout import training
+from lora_dropout.training.fit import fit as training
 from tests.torture.reproduction import fingerprint as fp
 from tests.torture.reproduction import repeats
 from tests.torture.reproduction import ways as rep

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lora_dropout.replay import differences
+from lora_dropout.runs.differences import differences
 from tests.torture import ROOT
 from tests.torture.report import Row
 from tests.torture.reproduction import fingerprint as fp

@@ -16,7 +16,7 @@ def test_ten_faults_can_be_planted(tmp_path):
 
 
 def test_a_planted_fault_is_caught_and_one_that_changes_nothing_is_not():
-    plain = next(fault for fault in FAULTS if fault.file == "lora_bounds/sparsity.py")
+    plain = next(fault for fault in FAULTS if fault.file == "lora_bounds/bounds/sparsity.py")
     nothing = Fault(
         "nothing", plain.file, plain.before, plain.before + "  # as it was", plain.tests
     )
@@ -28,7 +28,7 @@ def test_a_planted_fault_is_caught_and_one_that_changes_nothing_is_not():
 def test_a_fault_that_is_not_there_is_refused(tmp_path):
     root = copy_project(tmp_path / "project")
     with pytest.raises(ValueError, match="must hold 'no such text' once"):
-        Fault("f", "lora_bounds/sparsity.py", "no such text", "x", ()).plant(root)
+        Fault("f", "lora_bounds/bounds/sparsity.py", "no such text", "x", ()).plant(root)
 
 
 def test_coverage_counts_statements_and_branches():

@@ -11,12 +11,13 @@ from torch import nn
 
 import lora_dropout as ld
 from lora_bounds import counterexamples, measurements
-from lora_dropout import adapter_io, checkpoint
+from lora_dropout.adapters import folder as adapter_io
 from lora_dropout.commands.options import _read_file
 from lora_dropout.commands.settings import TrainSettings
-from lora_dropout.sweeps import Store
+from lora_dropout.runs.store import Store
 from lora_dropout.tasks.catalogue import find_task
 from lora_dropout.tasks.text import hub_splits
+from lora_dropout.training import checkpoint
 from tests.torture.inputs.dropout_cases import model
 from tests.torture.inputs.readers import _from_package
 from tests.torture.trust import world

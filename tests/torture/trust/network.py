@@ -45,7 +45,7 @@ import sys
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, TrainingArguments
-from lora_dropout.hf import LoRADropoutTrainer, attach
+from lora_dropout.peft import LoRADropoutTrainer, attach
 base = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
 model = attach(get_peft_model(base, LoraConfig(r=2, task_type="SEQ_CLS")), dropout=0.5)
 rows = Dataset.from_dict({"input_ids": [[2, 5, 3]] * 4, "labels": [0, 1, 0, 1]})
@@ -61,25 +61,25 @@ model.save_pretrained(sys.argv[2])
 def _compare() -> list[object]:
     options = [o if o != "train" else "compare" for o in world.train_options(fresh() / "out")]
     few = ["--seeds", 2, "--n-validation", 8, "--learning-rates", 0.01, "--jobs", 2]
-    return ["-m", "lora_dropout.cli", *options, *few]
+    return ["-m", "lora_dropout.__main__", *options, *few]
 
 
 def _causal(action: str) -> list[object]:
     model, data, output = save_tiny_gpt2(fresh() / "gpt2"), fresh() / "alpaca.json", fresh() / "o"
     data.write_text('[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]')
     options = ["--model", model, "--task", "instructions", "--data", data, "--output", output]
-    return ["-m", "lora_dropout.cli", action, *options, "--epochs", 1, "--eval-instances", 1]
+    return ["-m", "lora_dropout.__main__", action, *options, "--epochs", 1, "--eval-instances", 1]
 
 
 def programs() -> dict[str, list[object]]:
     """Arguments of Python for all that uses only local things."""
-    cli, run = ["-m", "lora_dropout.cli"], world.trained()
+    cli, run = ["-m", "lora_dropout.__main__"], world.trained()
     answers = fresh() / "answers"
     return {
         "import of every module": ["-c", _IMPORTS],
-        "lora-bounds verify": ["-m", "lora_bounds.cli", "verify"],
-        "lora-bounds show": ["-m", "lora_bounds.cli", "show", "Prop 4.2"],
-        "lora-bounds bound": ["-m", "lora_bounds.cli", "bound", "--n", 100, "--dropout", 0.5,
+        "lora-bounds verify": ["-m", "lora_bounds.__main__", "verify"],
+        "lora-bounds show": ["-m", "lora_bounds.__main__", "show", "Prop 4.2"],
+        "lora-bounds bound": ["-m", "lora_bounds.__main__", "bound", "--n", 100, "--dropout", 0.5,
                               "--lipschitz", 0.5, "--regularization", 10],
         "digits: pretrain, fit, predict, save, load": ["-c", _DIGITS, fresh()],
         "a Trainer of one's own on a PEFT model": ["-c", _TRAINER, world.base(), fresh()],
@@ -143,7 +143,7 @@ def ray_hosts() -> set[str] | None:
         return None
     log = fresh() / "strace"
     program = (
-        "import sys\nfrom lora_dropout.sweeps import Store, run_cells\n"
+        "import sys\nfrom lora_dropout.runs.store import Store, run_cells\n"
         "run_cells(dict, [{'a': 1}, {'a': 2}], store=Store(sys.argv[1]), jobs=2, engine='ray')"
     )
     subprocess.run(

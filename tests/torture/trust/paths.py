@@ -10,9 +10,9 @@ from unittest import mock
 import safetensors.torch
 
 import lora_dropout as ld
-from lora_dropout import adapter_io
-from lora_dropout.checkpoint import save_checkpoint
-from lora_dropout.sweeps import Store
+from lora_dropout.adapters import folder as adapter_io
+from lora_dropout.runs.store import Store
+from lora_dropout.training.checkpoint import save_checkpoint
 from tests.torture.inputs.dropout_cases import model
 from tests.torture.trust import world
 from tests.torture.trust.code import Attack

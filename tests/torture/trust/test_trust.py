@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from lora_dropout.commands.training import resume
+from lora_dropout.commands.fine_tuning import resume
 from tests.torture.trust import (
     attacks,
     audit,
@@ -85,15 +85,15 @@ def test_an_unsafe_reader_is_seen() -> None:
 
 
 def test_a_followed_name_is_seen() -> None:
-    with mock.patch("lora_dropout.commands.models.check_base"):
+    with mock.patch("lora_dropout.commands.loading.base_model.check_base"):
         assert not _row(paths, "index of shards").passed
-    with mock.patch("lora_dropout.commands.models.check_code"):
+    with mock.patch("lora_dropout.commands.loading.base_model.check_code"):
         assert not _row(paths, "weights that config.json names").passed
-    with mock.patch("lora_dropout.commands.models.check_repository"):
+    with mock.patch("lora_dropout.commands.loading.base_model.check_repository"):
         assert not _row(paths, "base model that is an adapter").passed
-    with mock.patch("lora_dropout.commands.models.check_adapter"):
+    with mock.patch("lora_dropout.commands.loading.base_model.check_adapter"):
         assert not _row(paths, "adapter_config.json").passed
-    with mock.patch("lora_dropout.commands.trust.check_output"):
+    with mock.patch("lora_dropout.commands.loading.trust.check_output"):
         assert "executed" in _row(paths, "link where is written").note
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lora_dropout import cli
+from lora_dropout import __main__ as cli
 from tests.lora_dropout.tasks.tiny import save_tiny_bert
 
 _ROOT = tempfile.TemporaryDirectory(prefix="trust-")

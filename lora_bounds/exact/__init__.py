@@ -1,0 +1,1 @@
+"""Models whose truth can be computed: linear layers, ridge and logistic regression."""

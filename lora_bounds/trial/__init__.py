@@ -1,0 +1,1 @@
+"""How a claim is tried, whatever the paper: searches, proofs, controls, statistics, verdicts."""

@@ -1,0 +1,1 @@
+"""`lora-dropout compare`: many runs, and what they say together."""

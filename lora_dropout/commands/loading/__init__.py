@@ -1,0 +1,1 @@
+"""Base models and adapters, loaded from folders that may come from strangers."""

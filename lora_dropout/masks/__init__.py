@@ -1,0 +1,1 @@
+"""Masks, which know no model: their random bits, their law, one draw."""

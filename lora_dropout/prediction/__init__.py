@@ -1,0 +1,1 @@
+"""The test-time ensemble and what is measured of its predictions."""

@@ -1,0 +1,1 @@
+"""Many runs: where they are computed, kept, and compared with a repetition."""

@@ -1,0 +1,1 @@
+"""The N-instance loss, the penalty, and the loop that minimises them."""

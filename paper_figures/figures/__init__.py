@@ -1,0 +1,1 @@
+"""The figures that the paper does not have, one a file."""

@@ -1,0 +1,1 @@
+"""How a figure becomes files: its parts, its style, the report."""
