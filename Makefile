@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation measurements bench bench-gpu torture audit notebooks lab clean help
+.PHONY: figures test lint dist-check mutation measurements bench bench-gpu torture audit notebooks lab clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,10 +25,14 @@ figures: $(VENV)/.installed-figures  ## regenerate the figures (resumes where it
 test: $(VENV)/.installed-test  ## run the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings, format) and mypy
+lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings, format), mypy, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dist-check: $(VENV)/.installed-dev  ## build wheel and sdist, try each in a fresh environment
+	$(BIN)/python -m tests.dist_check
 
 mutation: $(VENV)/.installed-mutation  ## mutate the formulas of lora_bounds; list what the tests miss
 	$(BIN)/python -m mutmut run
