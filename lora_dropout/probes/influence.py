@@ -28,9 +28,8 @@ from lora_dropout.checks import (
     check_type,
 )
 from lora_dropout.probes.adapter_objective import AdapterObjective
-from lora_dropout.probes.curvature import Matrix
+from lora_dropout.probes.curvature import Matrix, Product
 from lora_dropout.probes.intervals import Array
-from lora_dropout.probes.spectrum import Product
 
 
 @dataclass(frozen=True, eq=False)
