@@ -20,10 +20,11 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attrs
 import joblib
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def problems() -> dict[str, Problem]:
 
     def digits_problem(**changes: Any) -> Problem:
         model = _adapted(VisionTransformer(), rank=8, target_modules=r"blocks\..*")
-        own = replace(config, **{"epochs": 5, "batch_size": 32, **changes})
+        own = attrs.evolve(config, **{"epochs": 5, "batch_size": 32, **changes})
         return Problem(model, (images, digits), own, F.cross_entropy, 32, 4)
 
     return {
@@ -126,7 +127,7 @@ def alone(problem: Problem, run: Replica, device: str) -> dict[str, Tensor]:
     fit(
         model,
         (inputs[chosen], targets[chosen]),
-        config=replace(problem.config, seed=run.seed),
+        config=attrs.evolve(problem.config, seed=run.seed),
         loss_fn=problem.loss_fn,
         device=device,
         progress=False,

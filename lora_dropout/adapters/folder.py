@@ -12,10 +12,10 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import attrs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -97,7 +97,7 @@ def save_adapter(
         key: tensor.detach().cpu().contiguous().clone()
         for key, tensor in (_tensors(model) | _moved_buffers(model)).items()
     }
-    weights, settings = save(tensors, metadata={"format": "pt"}), asdict(config)
+    weights, settings = save(tensors, metadata={"format": "pt"}), attrs.asdict(config)
     digests = {WEIGHTS: _digest(weights), "settings": json_digest(settings)}
     contents = {
         folder / WEIGHTS: weights,
@@ -136,7 +136,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.
         there = tuple(name for name in config.modules_to_save if _names_a_module(model, name))
-        config = replace(config, modules_to_save=there)
+        config = attrs.evolve(config, modules_to_save=there)
     if adapters(model):
         for name, layer in adapters(model).items():
             if layer.merged:

@@ -4,10 +4,10 @@ import hashlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -115,8 +115,8 @@ def fit_replicas(
     shared: dict[str, Any] = {}
     if checkpoint_folder is not None:
         shared = {
-            **asdict(config),
-            "adapter": asdict(stack.config),
+            **attrs.asdict(config),
+            "adapter": attrs.asdict(stack.config),
             "train": fingerprint(train),
             "chunk_size": chunk_size,
             **run_identity(model, trainable_parameters(model), loss_fn, where),

@@ -1,7 +1,7 @@
 """What the training of many replicas left behind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -60,7 +60,7 @@ class Replicas:
             for name, parameter in here.items():
                 parameter.copy_(self.parameters[name][index])
         for layer in need_adapters(model).values():
-            layer.config = replace(layer.config, dropout=self.dropout[index])
+            layer.config = layer.config.at_rate(self.dropout[index])
         return model
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ def _predict(
     seeds: Tensor | None,
     averaging: Averaging,
 ) -> Tensor:
-    configs = [replace(stack.config, dropout=rate) for rate in rates]
+    configs = [stack.config.at_rate(rate) for rate in rates]
     masks = None
     if seeds is not None and stack.config.mask != "none":
         masks = stack.draw(seeds.to(rows.device), rates)

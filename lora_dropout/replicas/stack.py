@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -54,7 +55,7 @@ class Stack:
             if layer.merged:
                 raise ValueError(f"model must be unmerged, layer {name!r} is merged")
             # The scale of a masked update goes by each replica's own rate: see `scales`.
-            layer.config = replace(self.config, rescale=False)
+            layer.config = attrs.evolve(self.config, rescale=False)
         # By name: the order in which a row is summed, when it is clipped, decides the last bits.
         self.parameters = dict(sorted(trainable_parameters(self.model).items()))
         dtypes = {str(parameter.dtype) for parameter in self.parameters.values()}

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -206,8 +207,8 @@ class _Run:
 
     def settings(self) -> dict[str, Any]:
         return {
-            **asdict(self.config),
-            "adapter": asdict(self._mask_config()),
+            **attrs.asdict(self.config),
+            "adapter": attrs.asdict(self._mask_config()),
             "train": fingerprint(self.train),
             "held_out": None if self.held_out is None else fingerprint(self.held_out),
             **run_identity(self.model, self.parameters, self.loss_fn, self.device),

@@ -1,9 +1,9 @@
 """Fine-tuning runs on the digits task: the settings that figures share, and one run as a cell."""
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
+import attrs
 import torch
 from safetensors.torch import load, save
 from torch import nn
@@ -193,5 +193,5 @@ def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, 
         return {mode: measured(mode) for mode in modes}
     found = {"mean": measured("mean")}
     for layer in need_masked_layers(model).values():
-        layer.config = replace(layer.config, dropout=0.5)
+        layer.config = attrs.evolve(layer.config, dropout=0.5)
     return found | {"masks at test": measured("ensemble")}
