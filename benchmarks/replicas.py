@@ -34,8 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, trainable_parameters
-from lora_dropout.data import LossFn
-from lora_dropout.prediction.evaluate import Data
+from lora_dropout.data import Data, LossFn
 from lora_dropout.replicas import Replica, fit_replicas
 from lora_dropout.tasks.digits import digits_pool
 from lora_dropout.tasks.vit import VisionTransformer

@@ -128,10 +128,11 @@ def check_type(name: str, value: _T, kind: type | tuple[type, ...], what: str) -
     return value
 
 
-def check_callable(name: str, value: Callable[..., Any]) -> None:
-    """Check that `value` is a function."""
+def check_callable(name: str, value: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `value` if it can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {name}={short(value)}")
+    return value
 
 
 def check_path(name: str, value: str | Path) -> Path:
@@ -262,6 +263,7 @@ Positive = Annotated[float, check_positive]
 NonNegative = Annotated[float, partial(check_positive, zero_ok=True)]
 Count = Annotated[int, check_count]
 Natural = Annotated[int, partial(check_count, minimum=0)]
+Dense = Annotated[Tensor, check_tensor]
 Held = Annotated[int, partial(check_count, maximum=MOST)]  # a number of things held in memory
 
 _NAMES = {nn.Module: "a torch module", bool: "a bool", str: "a text", Tensor: "a dense tensor"}
@@ -354,3 +356,10 @@ def trusted(cls: type[_R], **fields: Any) -> _R:
     made = object.__new__(cls)
     vars(made).update(fields)
     return made
+
+
+def made(cls: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """An object of a class whose `__init__` is a door, of arguments that are known to be valid."""
+    new: Any = object.__new__(cls)  # type: ignore[call-overload]
+    unchecked(cls.__init__)(new, *args, **kwargs)  # type: ignore[misc]
+    return new

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 import torch
@@ -30,7 +30,7 @@ from lora_dropout.adapters.adapt import (
     kept_buffers,
 )
 from lora_dropout.adapters.targets import saved_modules, target_layers
-from lora_dropout.checks import check_choice, check_path
+from lora_dropout.checks import checked
 from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
 
@@ -65,6 +65,7 @@ _PLAIN = {
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
+@checked
 def save_adapter(
     model: nn.Module, folder: str | Path, *, inference: Inference | None = None
 ) -> list[Path]:
@@ -86,9 +87,7 @@ def save_adapter(
     """
     config = adapter_config(model)
     check_frozen(model)
-    if inference is not None:
-        check_choice("inference", inference, get_args(Inference))
-    folder = check_path("folder", folder)
+    folder = Path(folder)
     factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
     if factor == 0.0:
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
@@ -110,6 +109,7 @@ def save_adapter(
     return list(contents)
 
 
+@checked
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     """Read adapters into a model, adapting it first if it has none.
 
@@ -130,8 +130,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
             fit the model: missing or extra keys, wrong shapes.
     """
-    folder = check_path("folder", folder)
-    adapters(model)  # that it is a model
+    folder = Path(folder)
     config, digest = _read_config(folder)
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.

@@ -115,7 +115,8 @@ class AdapterLinear(MaskedLayer):
                 )
             return self.base_layer(x)
         A, B = self.factors()
-        check_same_device(x=x, A=A, B=B)
+        if not x.device == A.device == B.device:
+            check_same_device(x=x, A=A, B=B)
         mask, factor = self._mask_and_factor(x.device)
         place = None if mask is None else self._place(x, mask.n_instances)
         output = self.base_layer(x)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from lora_dropout.checks import MOST, check_choice, check_count, check_positive, check_type
+from lora_dropout.checks import Held, Natural, Positive, checked, unchecked
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.gauge import gauge_space
 from lora_dropout.probes.intervals import Array, Direction
@@ -81,15 +81,16 @@ class Curvature:
         return self.least - self.penalty_curvature
 
 
+@checked
 def curvature(
     objective: AdapterObjective,
     theta: Tensor | None = None,
     *,
     matrix: Matrix = "hessian",
-    max_dense: int = 512,
-    tolerance: float = 1e-6,
-    max_iterations: int | None = None,
-    seed: int = 0,
+    max_dense: Natural = 512,
+    tolerance: Positive = 1e-6,
+    max_iterations: Held | None = None,
+    seed: Natural = 0,
 ) -> Curvature:
     """Measure the extreme eigenvalues of the curvature, and those of the gauge directions.
 
@@ -109,13 +110,6 @@ def curvature(
     Raises:
         FloatingPointError: If a product is not finite.
     """
-    check_choice("matrix", matrix, get_args(Matrix))
-    check_count("max_dense", max_dense, minimum=0)
-    check_positive("tolerance", tolerance)
-    check_count("seed", seed, minimum=0)
-    if max_iterations is not None:
-        check_count("max_iterations", max_iterations, maximum=MOST)
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     theta = objective.point() if theta is None else objective.check_point("theta", theta)
     products = (
         objective.hessian_products if matrix == "hessian" else objective.gauss_newton_products
@@ -129,7 +123,7 @@ def curvature(
         return result
 
     size = len(theta)
-    gauge = gauge_space(objective, theta)
+    gauge = unchecked(gauge_space)(objective, theta)
 
     def onto(rows: Array) -> Array:
         return gauge.coordinates(torch.from_numpy(rows).to(theta)).double().cpu().numpy()

@@ -9,7 +9,6 @@ measured: see `agreement`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -19,13 +18,13 @@ from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from lora_dropout.checks import (
-    MOST,
+    Held,
+    Natural,
+    NonNegative,
+    Positive,
     check_array,
-    check_choice,
-    check_count,
     check_indices,
-    check_positive,
-    check_type,
+    checked,
 )
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Matrix, Product
@@ -76,16 +75,17 @@ class Agreement:
     scale: float
 
 
+@checked
 def influence(
     objective: AdapterObjective,
     theta: Tensor | None = None,
     *,
-    damping: float,
+    damping: NonNegative,
     examples: Sequence[int] | None = None,
     matrix: Matrix = "hessian",
-    max_dense: int = 512,
-    tolerance: float = 1e-6,
-    max_iterations: int | None = None,
+    max_dense: Natural = 512,
+    tolerance: Positive = 1e-6,
+    max_iterations: Held | None = None,
 ) -> Influence:
     """Predict what leaving out each example does to its own loss.
 
@@ -108,13 +108,6 @@ def influence(
         ValueError: If an example is out of range, or the damped curvature is not positive (dense).
         ArithmeticError: If conjugate gradients do not converge, or meet negative curvature.
     """
-    check_choice("matrix", matrix, get_args(Matrix))
-    check_count("max_dense", max_dense, minimum=0)
-    damping = check_positive("damping", damping, zero_ok=True)
-    check_positive("tolerance", tolerance)
-    if max_iterations is not None:
-        check_count("max_iterations", max_iterations, maximum=MOST)
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     n = len(objective.targets)
     chosen = list(range(n)) if examples is None else check_indices("examples", examples, n)
     theta = objective.point() if theta is None else objective.check_point("theta", theta)

@@ -12,8 +12,9 @@ is gone. The noise floor, retraining on S itself with another seed, stands besid
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,20 +25,23 @@ from torch.nn import functional as F
 from lora_dropout.adapters.adapt import adapter_config
 from lora_dropout.adapters.use_masks import Masks, check_masks
 from lora_dropout.checks import (
+    Confidence,
+    Count,
     check_array,
-    check_choice,
     check_indices,
     check_sequence,
-    check_type,
+    checked,
+    made,
     short,
+    unchecked,
 )
-from lora_dropout.data import Inputs, LossFn, map_inputs
+from lora_dropout.data import Data, Inputs, LossFn, map_inputs
 from lora_dropout.masks.config import Inference
-from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.example_losses import example_losses
-from lora_dropout.probes.intervals import Array, Interval, check_confidence, t_interval
-from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.probes.intervals import Array, Interval, t_interval
+from lora_dropout.replicas import fit_replicas
+from lora_dropout.replicas.replica import known_replica
 from lora_dropout.seeds import check_seed, derived_seed
 from lora_dropout.training.fit_config import FitConfig
 from lora_dropout.training.penalty import drop_probability
@@ -69,7 +73,10 @@ class Changes:
     signed_seed_interval: Interval | None
 
 
-def summarize(values: Array, confidence: float) -> Changes:
+@checked
+def summarize(
+    values: Annotated[Array, partial(check_array, dims=2)], confidence: Confidence
+) -> Changes:
     """Take the means.
 
     Args:
@@ -79,21 +86,20 @@ def summarize(values: Array, confidence: float) -> Changes:
     Returns:
         Means and intervals.
     """
-    values = check_array("values", values, dims=2)
     size = np.abs(values)
     several = len(values) > 1
+
+    def interval(means: Array) -> Interval:
+        return unchecked(t_interval)(means, confidence=confidence)
+
     return Changes(
         values=values,
         absolute=float(size.mean()),
-        absolute_interval=t_interval(size.mean(axis=0), confidence=confidence),
+        absolute_interval=interval(size.mean(axis=0)),
         signed=float(values.mean()),
-        signed_interval=t_interval(values.mean(axis=0), confidence=confidence),
-        absolute_seed_interval=(
-            t_interval(size.mean(axis=1), confidence=confidence) if several else None
-        ),
-        signed_seed_interval=(
-            t_interval(values.mean(axis=1), confidence=confidence) if several else None
-        ),
+        signed_interval=interval(values.mean(axis=0)),
+        absolute_seed_interval=interval(size.mean(axis=1)) if several else None,
+        signed_seed_interval=interval(values.mean(axis=1)) if several else None,
     )
 
 
@@ -130,6 +136,7 @@ class Stability:
     diverged: int
 
 
+@checked
 def leave_one_out(
     model: nn.Module,
     train: Data,
@@ -140,9 +147,9 @@ def leave_one_out(
     seeds: Sequence[int] = (0,),
     convention: Convention = "1/n",
     masks: Masks | Inference = "mean",
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
     device: str | torch.device = "auto",
-    chunk_size: int | None = None,
+    chunk_size: Count | None = None,
     checkpoint_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Stability:
@@ -170,8 +177,7 @@ def leave_one_out(
     Returns:
         Signed and absolute changes.
     """
-    check_choice("convention", convention, get_args(Convention))
-    inputs, targets = check_data("train", train)
+    inputs, targets = train
     n = len(targets)
     removed = _indices(examples, n)
     subsets: list[tuple[int, ...]] = []
@@ -194,6 +200,7 @@ def leave_one_out(
     )
 
 
+@checked
 def replace_one(
     model: nn.Module,
     train: Data,
@@ -204,9 +211,9 @@ def replace_one(
     examples: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     masks: Masks | Inference = "mean",
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
     device: str | torch.device = "auto",
-    chunk_size: int | None = None,
+    chunk_size: Count | None = None,
     checkpoint_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Stability:
@@ -237,10 +244,7 @@ def replace_one(
     Raises:
         ValueError: If there are not as many examples as spares, or more than n.
     """
-    (inputs, targets), (fresh, fresh_targets) = (
-        check_data("train", train),
-        check_data("spares", spares),
-    )
+    (inputs, targets), (fresh, fresh_targets) = train, spares
     n, m = len(targets), len(fresh_targets)
     chosen = _indices(range(min(m, n)) if examples is None else examples, n)
     if len(chosen) != m:
@@ -275,18 +279,16 @@ class _Retraining:
         confidence: float,
     ) -> Stability:
         # Before the training, which an error after it would waste.
-        check_confidence(confidence)
         check_masks(self.model, masks)
-        check_type("config", self.config, FitConfig, "a FitConfig")
         if not self.seeds:
             raise ValueError("seeds must not be empty, got seeds=()")
         everything = tuple(range(len(train[1])))
         replicas = []
         for seed in self.seeds:
-            replicas.append(Replica(seed=seed, examples=everything))
-            replicas.append(Replica(seed=derived_seed(seed, "retraining"), examples=everything))
-            replicas += [Replica(seed=seed, examples=subset) for subset in subsets]
-        trained = fit_replicas(
+            again = derived_seed(seed, "retraining")
+            replicas += [known_replica(seed, everything), known_replica(again, everything)]
+            replicas += [known_replica(seed, subset) for subset in subsets]
+        trained = unchecked(fit_replicas)(
             self.model,
             data,
             replicas,
@@ -299,7 +301,8 @@ class _Retraining:
         )
         adapter = adapter_config(self.model)
         # After training, which may have moved the model; its parameters are those of before.
-        objective = AdapterObjective(
+        objective = made(
+            AdapterObjective,
             self.model,
             train,
             loss_fn=loss_fn,
@@ -316,12 +319,13 @@ class _Retraining:
         after = torch.stack([objective.pair_losses(points, at) for points in changed])
         penalty = objective.penalty(changed) - objective.penalty(full)[:, None]
         moved = changed - full[:, None]
+        means = unchecked(summarize)
         return Stability(
             examples=np.array(removed, dtype=np.int64),
             seeds=self.seeds,
-            loss=summarize(_numpy(after - before), confidence),
-            regularized=summarize(_numpy(after - before + penalty), confidence),
-            noise=summarize(_numpy(other - before), confidence),
+            loss=means(_numpy(after - before), confidence),
+            regularized=means(_numpy(after - before + penalty), confidence),
+            noise=means(_numpy(other - before), confidence),
             distances=_numpy(moved.norm(dim=2)),
             noise_distances=_numpy((noise - full).norm(dim=1)),
             solutions=_numpy(changed),
@@ -345,7 +349,7 @@ class _WeightedLoss:
 
     def __call__(self, outputs: Tensor, packed: Tensor) -> Tensor:
         targets = packed[:, :-1].reshape(len(packed), *self.shape)
-        return (example_losses(self.loss_fn, outputs, targets) * packed[:, -1]).mean()
+        return (unchecked(example_losses)(self.loss_fn, outputs, targets) * packed[:, -1]).mean()
 
 
 def _indices(examples: Sequence[int] | None, n: int) -> list[int]:

@@ -13,6 +13,7 @@ from lora_dropout.checks import (
     check_count,
     check_sequence,
     checked,
+    trusted,
 )
 from lora_dropout.seeds import Seed
 
@@ -47,6 +48,12 @@ class Replica:
     dropout: Probability | None = None
     regularization: NonNegative | None = None
     init_seed: Seed | None = None
+
+
+def known_replica(seed: int, examples: tuple[int, ...], **common: float) -> Replica:
+    """A replica of values that are known to be valid."""
+    fields = {field.name: None for field in attrs.fields(Replica)}
+    return trusted(Replica, **{**fields, "seed": seed, "examples": examples, **common})
 
 
 @checked

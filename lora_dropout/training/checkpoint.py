@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.data import LossFn
+from lora_dropout.data import Data, LossFn
 from lora_dropout.files import atomic_path
 from lora_dropout.identity import digest_of, package_digest, structure_digest, tensors_digest
-from lora_dropout.prediction.evaluate import Data
 
 NAME = "checkpoint.pt"
 _DIGEST_BYTES = 16
