@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_callable, check_tensor, short
+from lora_dropout.door import check_callable, check_tensor, short
 
 Inputs = Tensor | Mapping[str, Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
-from lora_dropout.checks import check_count
+from lora_dropout.door import check_count
 
 Purpose = Literal["training", "evaluation", "retraining", "model"]
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lora_dropout.adapters.layer import masked_layers, need_masked_layers
 from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.adapters.targets import saved_modules, target_layers
-from lora_dropout.checks import checked, unchecked
+from lora_dropout.door import checked, unchecked
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
 
 BASE_BUFFERS = "_base_buffers"  # of an adapted model: its buffers at the time

@@ -6,7 +6,6 @@ its `lora_alpha` is written such that plain PEFT computes what our mask-free inf
 digests of itself and of the weights, by which damage shows.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -30,9 +29,9 @@ from lora_dropout.adapters.adapt import (
     kept_buffers,
 )
 from lora_dropout.adapters.targets import saved_modules, target_layers
-from lora_dropout.checks import checked
-from lora_dropout.files import atomic_path, json_digest
+from lora_dropout.door import checked
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
+from lora_dropout.safe_files import atomic_path, bytes_digest, json_digest, json_object
 
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
@@ -97,7 +96,7 @@ def save_adapter(
         for key, tensor in (_tensors(model) | _moved_buffers(model)).items()
     }
     weights, settings = save(tensors, metadata={"format": "pt"}), attrs.asdict(config)
-    digests = {WEIGHTS: _digest(weights), "settings": json_digest(settings)}
+    digests = {WEIGHTS: bytes_digest(weights), "settings": json_digest(settings)}
     contents = {
         folder / WEIGHTS: weights,
         folder / PEFT_CONFIG: _json(_peft_config(config, _peft_targets(model, config), factor)),
@@ -240,7 +239,7 @@ def _read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no adapter weights at {path}")
     content = path.read_bytes()
-    if digest is not None and digest != _digest(content):
+    if digest is not None and digest != bytes_digest(content):
         raise ValueError(f"{path} is damaged, or of another adapter than {OWN_CONFIG} beside it")
     try:
         return load(content)
@@ -248,23 +247,13 @@ def _read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no adapter settings at {path}")
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
 def _read_config(folder: Path) -> tuple[LoRADropoutConfig, str | None]:
     # The settings, and the digest of the weights where there is one.
     own = folder / OWN_CONFIG
     path = own if own.is_file() else folder / PEFT_CONFIG
-    content = _read_json(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter settings at {path}")
+    content = json_object(path)
     try:
         if own.is_file():
             digest = _check_settings(content, path)
@@ -284,10 +273,6 @@ def _check_settings(content: dict[str, Any], path: Path) -> str | None:
     if digests["settings"] != json_digest(content):
         raise ValueError(f"{path} is damaged: its settings are not those of its digest")
     return digests[WEIGHTS]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _json(content: dict[str, Any]) -> bytes:

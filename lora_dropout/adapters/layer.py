@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.update import Place
-from lora_dropout.checks import checked, unchecked
+from lora_dropout.door import checked, unchecked
 from lora_dropout.masks.config import Inference, MaskConfig
 from lora_dropout.masks.draw import LayerMask, LayerSpec, draw_layer_masks
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lora_dropout.adapters.layer import Active, MaskedLayer, MergedError
 from lora_dropout.adapters.update import unchecked_update
-from lora_dropout.checks import check_generator, check_same_device, check_type
+from lora_dropout.door import check_generator, check_same_device, check_type
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
 from lora_dropout.masks.draw import LayerSpec
 

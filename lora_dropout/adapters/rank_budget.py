@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lora_dropout.adapters.adapt import adapters
 from lora_dropout.adapters.lora import AdaLoRALinear
-from lora_dropout.checks import Count, Natural, Probability, by_domain, checked
+from lora_dropout.door import Count, Natural, Probability, by_domain, checked
 
 
 @attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_dropout.adapters.layer import need_called, need_masked_layers
 from lora_dropout.adapters.placement import placing
-from lora_dropout.checks import (
+from lora_dropout.door import (
     Count,
     Held,
     check_choice,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from lora_bounds.bounds.laws import LawName
 from lora_dropout.adapters.adapt import adapter_config, trainable_parameters
-from lora_dropout.checks import check_count, made, unchecked
 from lora_dropout.data import Data, LossFn
+from lora_dropout.door import check_count, made, unchecked
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Curvature, curvature
 from lora_dropout.probes.intervals import Interval, t_interval

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from lora_bounds import geometric_widths, kl_inverse, pac_bayes_kl_bound
 from lora_bounds.bounds.judge import Judgement, judge
 from lora_bounds.bounds.pac_bayes import GRID
-from lora_dropout.checks import unchecked
 from lora_dropout.data import Data, LossFn
+from lora_dropout.door import unchecked
 from lora_dropout.probes.gibbs import gibbs_kl, gibbs_risk
 
 # Fixed before any data: this is what makes the union bound over the widths a bound.

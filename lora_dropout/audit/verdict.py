@@ -28,7 +28,8 @@ from lora_dropout.audit.constants import (
     retrain,
 )
 from lora_dropout.audit.gibbs_bound import judge_pac_bayes
-from lora_dropout.checks import (
+from lora_dropout.data import Data, LossFn, map_inputs, model_device
+from lora_dropout.door import (
     Confidence,
     Count,
     Held,
@@ -38,7 +39,6 @@ from lora_dropout.checks import (
     checked,
     unchecked,
 )
-from lora_dropout.data import Data, LossFn, map_inputs, model_device
 from lora_dropout.prediction.averaging import OUTPUTS
 from lora_dropout.prediction.ensemble import Prediction, outputs_of
 from lora_dropout.probes.example_losses import ClippedCrossEntropy

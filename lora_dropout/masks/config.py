@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 import attrs
 
 from lora_bounds.bounds.laws import LawName
-from lora_dropout.checks import Count, Positive, Probability, by_domain, short, trusted, unchecked
+from lora_dropout.door import Count, Positive, Probability, by_domain, short, trusted, unchecked
 from lora_dropout.masks.draw import mean_factor
 
 AdapterKind = Literal["lora", "adalora"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from lora_bounds.bounds.laws import MASK_LAWS as LAWS
 from lora_bounds.bounds.laws import LawName, mask_law
 from lora_bounds.bounds.laws import MaskLaw as MaskLaw
-from lora_dropout.checks import (
+from lora_dropout.door import (
     Probability,
     check_choice,
     check_count,

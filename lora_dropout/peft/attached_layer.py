@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_dropout.adapters.layer import MaskedLayer
 from lora_dropout.adapters.update import unchecked_update
-from lora_dropout.checks import Count, by_domain
+from lora_dropout.door import Count, by_domain
 from lora_dropout.masks.config import MaskConfig
 from lora_dropout.masks.draw import LayerSpec
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from lora_dropout.adapters.use_masks import Masks, sample_masks, use_masks
-from lora_dropout.checks import check_choice, check_count
 from lora_dropout.data import evaluating
+from lora_dropout.door import check_choice, check_count
 from lora_dropout.masks.bits import name_key
 from lora_dropout.peft.attach import attached_config
 from lora_dropout.peft.ensemble_output import MembersLoss, ensemble_forward

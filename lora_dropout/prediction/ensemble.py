@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.use_masks import Masks, check_masks, sample_masks, using
-from lora_dropout.checks import MOST, Count, check_count, check_type, checked, unchecked
 from lora_dropout.data import (
     Batch,
     Inputs,
@@ -17,6 +16,7 @@ from lora_dropout.data import (
     n_examples,
     repeat_inputs,
 )
+from lora_dropout.door import MOST, Count, check_count, check_type, checked, unchecked
 from lora_dropout.prediction.averaging import Average, Averaging, MemberMean, check_averaging
 
 Prediction = Literal["ensemble", "mean", "raw"]

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lora_dropout.checks import MOST, check_count, checked, short
 from lora_dropout.data import Data, LossFn, call_loss, map_inputs, model_device
+from lora_dropout.door import MOST, check_count, checked, short
 from lora_dropout.prediction.averaging import Average, Averaging, check_averaging, task_averaging
 from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.prediction.ensemble import Prediction, outputs_of

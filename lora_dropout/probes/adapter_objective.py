@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lora_dropout.adapters.adapt import adapters, trainable_parameters
 from lora_dropout.adapters.use_masks import Masks, check_masks, using
-from lora_dropout.checks import Count, NonNegative, check_numbers, checked, short, unchecked
 from lora_dropout.data import (
     Data,
     Inputs,
@@ -28,8 +27,10 @@ from lora_dropout.data import (
     n_examples,
     repeat_inputs,
 )
+from lora_dropout.door import Count, NonNegative, check_numbers, checked, short, unchecked
 from lora_dropout.masks.config import Inference
 from lora_dropout.probes.example_losses import example_losses
+from lora_dropout.probes.intervals import Array
 from lora_dropout.training.penalty import factor_names
 
 
@@ -406,3 +407,8 @@ class _Call(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         return call_model(self.model, inputs)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """A tensor as an array of float64."""
+    return tensor.double().cpu().numpy()

@@ -9,8 +9,8 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from lora_dropout.checks import Held, Natural, Positive, checked, unchecked
-from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.door import Held, Natural, Positive, checked, unchecked
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.gauge import gauge_space
 from lora_dropout.probes.intervals import Array, Direction
 
@@ -116,7 +116,7 @@ def curvature(
     )
 
     def product(rows: Array) -> Array:
-        result = products(theta, torch.from_numpy(rows).to(theta.device)).double().cpu().numpy()
+        result = as_array(products(theta, torch.from_numpy(rows).to(theta.device)))
         if not np.isfinite(result).all():
             bad = result[~np.isfinite(result)][0]
             raise FloatingPointError(f"{matrix} products must be finite, got {bad!r} among them")
@@ -126,10 +126,10 @@ def curvature(
     gauge = unchecked(gauge_space)(objective, theta)
 
     def onto(rows: Array) -> Array:
-        return gauge.coordinates(torch.from_numpy(rows).to(theta)).double().cpu().numpy()
+        return as_array(gauge.coordinates(torch.from_numpy(rows).to(theta)))
 
     def back(rows: Array) -> Array:
-        return gauge.vectors(torch.from_numpy(rows).to(theta)).double().cpu().numpy()
+        return as_array(gauge.vectors(torch.from_numpy(rows).to(theta)))
 
     spectrum = Spectrum(max_dense, tolerance, max_iterations, seed)
     whole = spectrum.extremes(product, size)

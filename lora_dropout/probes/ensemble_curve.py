@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.adapters.use_masks import Masks
-from lora_dropout.checks import (
+from lora_dropout.data import Inputs, LossFn, call_loss
+from lora_dropout.door import (
     Count,
     Held,
     check_count,
@@ -24,7 +25,6 @@ from lora_dropout.checks import (
     checked,
     short,
 )
-from lora_dropout.data import Inputs, LossFn, call_loss
 from lora_dropout.prediction.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.prediction.ensemble import ensemble_predict

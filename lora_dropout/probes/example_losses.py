@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import Dense, Positive, by_domain, check_positive, checked, short
 from lora_dropout.data import LossFn, call_loss
+from lora_dropout.door import Dense, Positive, by_domain, check_positive, checked, short
 
 
 @dataclass(frozen=True)

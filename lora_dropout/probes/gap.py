@@ -7,8 +7,8 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
-from lora_dropout.checks import MOST, Confidence, check_count, checked, unchecked
 from lora_dropout.data import Data, LossFn, map_inputs, model_device
+from lora_dropout.door import MOST, Confidence, check_count, checked, unchecked
 from lora_dropout.prediction.averaging import task_averaging
 from lora_dropout.prediction.ensemble import Prediction, outputs_of
 from lora_dropout.probes.example_losses import ZeroOneLoss, example_losses, sure_bound

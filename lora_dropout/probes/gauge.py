@@ -19,7 +19,7 @@ from torch import Tensor
 from lora_dropout.adapters.adapt import need_adapters, trainable_parameters
 from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear
 from lora_dropout.adapters.use_masks import Masks
-from lora_dropout.checks import checked, unchecked
+from lora_dropout.door import checked, unchecked
 from lora_dropout.probes.adapter_objective import AdapterObjective
 
 

@@ -22,15 +22,6 @@ from lora_bounds.rounding import up
 from lora_dropout.adapters.adapt import trainable_parameters
 from lora_dropout.adapters.layer import MaskedLayer, need_masked_layers
 from lora_dropout.adapters.use_masks import sample_masks, using
-from lora_dropout.checks import (
-    Held,
-    check_array,
-    check_numbers,
-    check_positive,
-    check_type,
-    checked,
-    unchecked,
-)
 from lora_dropout.data import (
     Batch,
     Data,
@@ -42,6 +33,15 @@ from lora_dropout.data import (
     map_inputs,
     model_device,
     n_examples,
+)
+from lora_dropout.door import (
+    Held,
+    check_array,
+    check_numbers,
+    check_positive,
+    check_type,
+    checked,
+    unchecked,
 )
 from lora_dropout.seeds import Seed, seeded_generator
 

@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from lora_dropout.checks import (
+from lora_dropout.door import (
     Held,
     Natural,
     NonNegative,
@@ -26,7 +26,7 @@ from lora_dropout.checks import (
     check_indices,
     checked,
 )
-from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.curvature import Matrix, Product
 from lora_dropout.probes.intervals import Array
 
@@ -112,13 +112,13 @@ def influence(
     chosen = list(range(n)) if examples is None else check_indices("examples", examples, n)
     theta = objective.point() if theta is None else objective.check_point("theta", theta)
     at = torch.tensor(chosen, device=theta.device)
-    gradients = objective.example_gradients(theta, at).double().cpu().numpy()
+    gradients = as_array(objective.example_gradients(theta, at))
     products = (
         objective.hessian_products if matrix == "hessian" else objective.gauss_newton_products
     )
 
     def damped(rows: Array) -> Array:
-        found = products(theta, torch.from_numpy(rows).to(theta)).double().cpu().numpy()
+        found = as_array(products(theta, torch.from_numpy(rows).to(theta)))
         return found + damping * rows
 
     size = gradients.shape[1]
@@ -137,7 +137,7 @@ def influence(
     return Influence(
         examples=np.array(chosen, dtype=np.int64),
         changes=np.einsum("ip,ip->i", gradients, moves),
-        stepped=stepped.double().cpu().numpy(),
+        stepped=as_array(stepped),
         moves=moves,
         damping=float(damping),
         gradient_norm=float(objective.gradient(theta).norm()),

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from lora_bounds.bounds.held_out import clopper_pearson
-from lora_dropout.checks import (
+from lora_dropout.door import (
     Confidence,
     Count,
     Natural,
@@ -148,9 +148,14 @@ def t_interval(values: Sample, *, confidence: Confidence = 0.95) -> Interval:
         The interval of the mean.
     """
     x = np.asarray(values)
-    error = x.std(ddof=1) / np.sqrt(len(x))
-    slack = float(stats.t.isf((1.0 - confidence) / 2.0, len(x) - 1) * error)
+    slack = student_slack(x, confidence)
     return between(x.mean() - slack, x.mean() + slack, confidence)
+
+
+def student_slack(values: Array, confidence: float) -> float:
+    """Half the length of Student's interval of the mean of 2 or more values."""
+    quantile = stats.t.isf((1.0 - confidence) / 2.0, len(values) - 1)
+    return float(quantile * (values.std(ddof=1) / np.sqrt(len(values))))
 
 
 @checked
@@ -167,4 +172,5 @@ def percentile_interval(
         The interval between the two percentiles.
     """
     tail = (1.0 - confidence) / 2.0
-    return between(*np.quantile(resampled, [tail, 1.0 - tail]), confidence)
+    low, high = np.quantile(np.asarray(resampled), [tail, 1.0 - tail])
+    return between(low, high, confidence)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.lora import LoRALinear
-from lora_dropout.checks import (
+from lora_dropout.data import Data
+from lora_dropout.door import (
     MOST,
     Held,
     NonNegative,
@@ -21,8 +22,7 @@ from lora_dropout.checks import (
     check_numbers,
     checked,
 )
-from lora_dropout.data import Data
-from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.intervals import Array, Direction
 
 BoundedLoss = Literal["cross_entropy", "mse"]
@@ -118,10 +118,10 @@ def slopes_between(
     divisor = distance if distance > 0 else float("inf")
     return SegmentLipschitz(
         distance=distance,
-        secants=_numpy(change.abs() / divisor),
-        regularized_secants=_numpy((change + penalty).abs() / divisor),
-        gradient_norms=_numpy(best),
-        regularized_gradient_norms=_numpy(regularized),
+        secants=as_array(change.abs() / divisor),
+        regularized_secants=as_array((change + penalty).abs() / divisor),
+        gradient_norms=as_array(best),
+        regularized_gradient_norms=as_array(regularized),
         direction="exact" if quadratic else "lower",
     )
 
@@ -197,7 +197,7 @@ def ball_lipschitz(
             offset = offset / outside
     if not best.isfinite().all():
         raise ValueError(f"radius must leave all slopes finite, got radius={radius!r}")
-    return BallLipschitz(radius, _numpy(best))
+    return BallLipschitz(radius, as_array(best))
 
 
 @checked
@@ -251,7 +251,7 @@ def linear_layer_lipschitz(
             residual = (base - targets.double()).flatten(1)
             far = residual.norm(dim=1) + layer.scaling * lengths * reach**2 / 2.0
             slope = 2.0 * far / residual.shape[1]
-        return _numpy(layer.scaling * slope * lengths * reach)
+        return as_array(layer.scaling * slope * lengths * reach)
 
 
 def _check_quadratic(objective: AdapterObjective, start: Tensor, end: Tensor) -> None:
@@ -264,7 +264,3 @@ def _check_quadratic(objective: AdapterObjective, start: Tensor, end: Tensor) ->
             "quadratic=True needs gradients that are affine along the segment, got a deviation of "
             f"{error!r} at its middle, beside norms of {scale!r}"
         )
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.double().cpu().numpy()

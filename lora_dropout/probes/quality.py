@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import (
+from lora_dropout.door import (
     MOST,
     Confidence,
     Count,

@@ -8,7 +8,7 @@ from torch import nn
 from lora_bounds.bounds.laws import mask_law
 from lora_dropout.adapters.layer import need_masked_layers
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.checks import Confidence, Held, checked, unchecked
+from lora_dropout.door import Confidence, Held, checked, unchecked
 from lora_dropout.masks.draw import LayerMask
 from lora_dropout.probes.intervals import Interval, clopper_pearson_interval
 

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from lora_dropout.adapters.adapt import adapter_config
 from lora_dropout.adapters.use_masks import Masks, check_masks
-from lora_dropout.checks import (
+from lora_dropout.data import Data, Inputs, LossFn, map_inputs
+from lora_dropout.door import (
     Confidence,
     Count,
     check_array,
@@ -35,9 +36,8 @@ from lora_dropout.checks import (
     short,
     unchecked,
 )
-from lora_dropout.data import Data, Inputs, LossFn, map_inputs
 from lora_dropout.masks.config import Inference
-from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.example_losses import example_losses
 from lora_dropout.probes.intervals import Array, Interval, t_interval
 from lora_dropout.replicas import fit_replicas
@@ -323,14 +323,14 @@ class _Retraining:
         return Stability(
             examples=np.array(removed, dtype=np.int64),
             seeds=self.seeds,
-            loss=means(_numpy(after - before), confidence),
-            regularized=means(_numpy(after - before + penalty), confidence),
-            noise=means(_numpy(other - before), confidence),
-            distances=_numpy(moved.norm(dim=2)),
-            noise_distances=_numpy((noise - full).norm(dim=1)),
-            solutions=_numpy(changed),
-            full=_numpy(full),
-            start=_numpy(start),
+            loss=means(as_array(after - before), confidence),
+            regularized=means(as_array(after - before + penalty), confidence),
+            noise=means(as_array(other - before), confidence),
+            distances=as_array(moved.norm(dim=2)),
+            noise_distances=as_array((noise - full).norm(dim=1)),
+            solutions=as_array(changed),
+            full=as_array(full),
+            start=as_array(start),
             weight=objective.weight,
             diverged=len(trained.diverged),
         )
@@ -375,7 +375,3 @@ def _concatenate(first: Inputs, second: Inputs) -> Inputs:
     if isinstance(first, Tensor) or isinstance(second, Tensor) or first.keys() != second.keys():
         raise ValueError("spares must have the same inputs as train, got others")
     return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.double().cpu().numpy()

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lora_dropout.adapters.adapt import check_frozen, trainable_parameters
-from lora_dropout.checks import Count, check_sequence, checked, short
 from lora_dropout.data import Data, LossFn, map_inputs
+from lora_dropout.door import Count, check_sequence, checked, short
 from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.memory import default_chunk_size
 from lora_dropout.replicas.replica import Replica

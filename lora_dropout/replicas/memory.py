@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.checks import unchecked
 from lora_dropout.data import Inputs, LossFn, call_model, map_inputs, n_examples
+from lora_dropout.door import unchecked
 from lora_dropout.replicas.stack import Stack
 from lora_dropout.training.fit_config import FitConfig
 from lora_dropout.training.objective import instance_terms

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from lora_dropout.checks import (
+from lora_dropout.door import (
     NonNegative,
     Positive,
     Probability,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.adapt import need_adapters, trainable_parameters
-from lora_dropout.checks import check_choice, check_count
 from lora_dropout.data import Inputs, batch_length, map_inputs, model_device
+from lora_dropout.door import check_choice, check_count
 from lora_dropout.prediction.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.prediction.ensemble import Prediction, split_inputs
 from lora_dropout.replicas.memory import default_pass_rows

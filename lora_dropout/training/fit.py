@@ -17,8 +17,8 @@ from lora_dropout.adapters.adapt import check_frozen, trainable_parameters
 from lora_dropout.adapters.layer import need_masked_layers
 from lora_dropout.adapters.rank_budget import RankAllocator, orthogonality_penalty
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.checks import check_device, checked, unchecked
 from lora_dropout.data import Data, Inputs, LossFn, map_inputs, model_device
+from lora_dropout.door import check_device, checked, unchecked
 from lora_dropout.masks.config import MaskConfig
 from lora_dropout.prediction.evaluate import evaluate
 from lora_dropout.seeds import derived_generator, derived_seed

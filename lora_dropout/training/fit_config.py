@@ -6,7 +6,7 @@ from typing import Literal
 import attrs
 
 from lora_dropout.adapters.rank_budget import RankBudget
-from lora_dropout.checks import Count, Natural, NonNegative, Positive, by_domain
+from lora_dropout.door import Count, Natural, NonNegative, Positive, by_domain
 from lora_dropout.prediction.ensemble import Prediction
 from lora_dropout.seeds import Seed
 from lora_dropout.training.objective import InstanceMode

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.adapters.use_masks import Masks, check_masks, using
-from lora_dropout.checks import Dense, checked
 from lora_dropout.data import (
     Batch,
     Inputs,
@@ -21,6 +20,7 @@ from lora_dropout.data import (
     n_examples,
     repeat_inputs,
 )
+from lora_dropout.door import Dense, checked
 
 InstanceMode = Literal["loop", "batched", "grouped"]
 

@@ -17,9 +17,9 @@ from lora_dropout import (
     fit,
 )
 from lora_dropout.adapters.layer import need_masked_layers
-from lora_dropout.files import atomic_path
 from lora_dropout.prediction.ensemble import Prediction
 from lora_dropout.runs.store import Cell, Store
+from lora_dropout.safe_files import atomic_path
 from lora_dropout.seeds import derived_generator
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer

@@ -35,7 +35,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _T = TypeVar("_T")
 _LARGEST_INTEGER = 2**63 - 1
 MOST = 10**9  # the greatest number of anything that must be held in memory
@@ -266,7 +267,12 @@ Natural = Annotated[int, partial(check_count, minimum=0)]
 Dense = Annotated[Tensor, check_tensor]
 Held = Annotated[int, partial(check_count, maximum=MOST)]  # a number of things held in memory
 
-_NAMES = {nn.Module: "a torch module", bool: "a bool", str: "a text", Tensor: "a dense tensor"}
+_NAMES: dict[Any, str] = {
+    nn.Module: "a torch module",
+    bool: "a bool",
+    str: "a text",
+    Tensor: "a dense tensor",
+}
 
 
 def domain(hint: Any) -> Callable[[str, Any], Any] | None:
@@ -287,7 +293,7 @@ def domain(hint: Any) -> Callable[[str, Any], Any] | None:
         return check_generator
     if hint in _NAMES or getattr(hint, "__module__", "").startswith("lora_dropout."):
         article = "an" if hint.__name__[0] in "AEIOU" else "a"
-        what = _NAMES.get(hint) or getattr(hint, "WHAT", f"{article} {hint.__name__}")
+        what = _NAMES.get(hint, getattr(hint, "WHAT", f"{article} {hint.__name__}"))
         return partial(check_type, kind=hint, what=what)
     return None
 
@@ -320,7 +326,7 @@ def by_domain(cls: type, fields: list[Any]) -> list[Any]:
 
 
 def _converter(check: Callable[[str, Any], Any]) -> Any:
-    return attrs.Converter(lambda value, field: check(field.name, value), takes_field=True)  # type: ignore[misc]
+    return attrs.Converter(lambda value, field: check(field.name, value), takes_field=True)
 
 
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -354,12 +360,13 @@ def unchecked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def trusted(cls: type[_R], **fields: Any) -> _R:
     """An object of all its fields, known to be valid."""
     made = object.__new__(cls)
-    vars(made).update(fields)
+    made.__dict__.update(fields)
     return made
 
 
 def made(cls: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """An object of a class whose `__init__` is a door, of arguments that are known to be valid."""
-    new: Any = object.__new__(cls)  # type: ignore[call-overload]
-    unchecked(cls.__init__)(new, *args, **kwargs)  # type: ignore[misc]
+    kind: Any = cls
+    new = object.__new__(kind)
+    unchecked(kind.__init__)(new, *args, **kwargs)
     return new
