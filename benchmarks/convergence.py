@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.report import origin, spread, synchronize, write
 from benchmarks.turns import time_in_turn
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, sample_masks
-from lora_dropout.prediction.evaluate import Data
+from lora_dropout.data import Data
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.training.objective import InstanceMode, instance_losses
 

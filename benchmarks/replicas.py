@@ -20,10 +20,11 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attrs
 import joblib
 import numpy as np
 import torch
@@ -33,8 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.report import origin, spread, synchronize, write
 from lora_dropout import FitConfig, LoRADropoutConfig, adapt, fit, trainable_parameters
-from lora_dropout.data import LossFn
-from lora_dropout.prediction.evaluate import Data
+from lora_dropout.data import Data, LossFn
 from lora_dropout.replicas import Replica, fit_replicas
 from lora_dropout.tasks.digits import digits_pool
 from lora_dropout.tasks.vit import VisionTransformer
@@ -88,7 +88,7 @@ def problems() -> dict[str, Problem]:
 
     def digits_problem(**changes: Any) -> Problem:
         model = _adapted(VisionTransformer(), rank=8, target_modules=r"blocks\..*")
-        own = replace(config, **{"epochs": 5, "batch_size": 32, **changes})
+        own = attrs.evolve(config, **{"epochs": 5, "batch_size": 32, **changes})
         return Problem(model, (images, digits), own, F.cross_entropy, 32, 4)
 
     return {
@@ -126,7 +126,7 @@ def alone(problem: Problem, run: Replica, device: str) -> dict[str, Tensor]:
     fit(
         model,
         (inputs[chosen], targets[chosen]),
-        config=replace(problem.config, seed=run.seed),
+        config=attrs.evolve(problem.config, seed=run.seed),
         loss_fn=problem.loss_fn,
         device=device,
         progress=False,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_dropout.files import atomic_path
 from lora_dropout.runs.torch_provenance import provenance
+from lora_dropout.safe_files import atomic_path
 
 
 def spread(values: np.ndarray) -> dict[str, float]:

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from lora_dropout.commands import evaluate, predict, train
+from lora_dropout.commands import evaluation, predict, train
 from lora_dropout.commands.comparison import command as compare
 from lora_dropout.commands.quiet import ignore_library_warnings
 from lora_dropout.tasks.data_warning import DataWarning
 
-_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
+_COMMANDS = {"train": train, "evaluate": evaluation, "predict": predict, "compare": compare}
 _EXAMPLES = """examples:
   lora-dropout train --model microsoft/deberta-v3-base --task mrpc --output runs/mrpc
   lora-dropout train --config mrpc.yaml --dry-run

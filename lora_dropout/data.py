@@ -1,12 +1,13 @@
 """Batches: a tensor, or a mapping of tensors that a model takes by keyword."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_callable, check_tensor, check_type, short
+from lora_dropout.door import check_callable, check_tensor, short
 
 Inputs = Tensor | Mapping[str, Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]
@@ -59,10 +60,10 @@ def call_loss(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
         TypeError: If `loss_fn` is no function, or does not return a tensor of one number.
         ValueError: If the loss cannot take these outputs and targets.
     """
-    check_callable("loss_fn", loss_fn)
     try:
         loss = loss_fn(outputs, targets)
     except UNFIT as error:
+        check_callable("loss_fn", loss_fn)
         if _is_no_misfit(error):
             raise
         raise ValueError(
@@ -90,6 +91,17 @@ def _shown(inputs: Inputs) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
+
+
+def check_inputs(name: str, inputs: Inputs) -> Inputs:
+    """Return `inputs` if they are dense tensors of one length that is not 0."""
+    batch_length(inputs, name=name)
+    return inputs
+
+
+def n_examples(inputs: Inputs) -> int:
+    """Number of examples of inputs that are known to be such."""
+    return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
 
 def batch_length(inputs: Inputs, *, name: str = "inputs") -> int:
@@ -160,9 +172,71 @@ def model_device(model: nn.Module) -> torch.device:
     Raises:
         ValueError: If its parameters are on several devices.
     """
-    check_type("model", model, nn.Module, "a torch module")
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
         places = sorted(str(device) for device in devices)
         raise ValueError(f"model must live on one device, got parameters on {places}")
     return devices.pop()
+
+
+def check_data(name: str, data: tuple[Inputs, Tensor]) -> tuple[Inputs, Tensor]:
+    """Return `data` if it is a pair of inputs and targets of one length.
+
+    Args:
+        name: Name of the argument, for messages.
+        data: (inputs, targets).
+
+    Returns:
+        The pair.
+
+    Raises:
+        TypeError: If it is no pair, or a part of it no tensor; the message says how to make one.
+        ValueError: If it is empty or the lengths differ.
+    """
+    if not (isinstance(data, tuple) and len(data) == 2):
+        of = f" of {len(data)}" if isinstance(data, tuple) else ""
+        raise TypeError(f"{name} must be a pair (inputs, targets), got {type(data).__name__}{of}")
+    inputs, targets = data
+    for place, part in enumerate(data):
+        parts = part if isinstance(part, Mapping) and place == 0 else {"": part}
+        for key, values in parts.items():
+            if not isinstance(values, Tensor):
+                where = f"{name}[{place}]" + (f"[{key!r}]" if key else "")
+                kind = f"{type(values).__module__}.{type(values).__name__}"
+                raise TypeError(
+                    f"{where}, the {'targets' if place else 'inputs'}, must be a tensor, got "
+                    f"{where}={short(values)} of type {kind}: {_remedy(values)}"
+                )
+    size = batch_length(inputs, name=name)
+    check_tensor(f"targets of {name}", targets)
+    if targets.dim() == 0 or targets.is_complex():
+        raise ValueError(f"{name} must have a target for each input, got {short(targets)}")
+    if len(targets) != size:
+        raise ValueError(f"{name} must have as many targets as inputs, got {len(targets)}, {size}")
+    return inputs, targets
+
+
+def _remedy(values: Any) -> str:
+    if type(values).__module__.startswith("pandas"):
+        return "torch.as_tensor(values.to_numpy()) makes one"
+    if type(values).__module__ == "numpy":
+        return "torch.from_numpy makes one"
+    if isinstance(values, list | tuple):
+        return "torch.tensor makes one of numbers, torch.stack of tensors"
+    return "torch.as_tensor makes one"
+
+
+Data = Annotated[tuple[Inputs, Tensor], check_data]
+Batch = Annotated[Inputs, check_inputs]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode; each module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -313,9 +313,10 @@ def _is_foreign(value: Any) -> bool:
 
 
 def _is_library_code(function: types.FunctionType) -> bool:
-    return function.__code__.co_filename.startswith("<frozen") or _is_library_file(
-        function.__code__.co_filename
-    )
+    file = function.__code__.co_filename
+    if file.startswith("<attrs generated"):  # from the class, whose module says whose it is
+        return _is_library(function.__module__)
+    return file.startswith("<frozen") or _is_library_file(file)
 
 
 @functools.cache

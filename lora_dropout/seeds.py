@@ -6,12 +6,12 @@ state of 19,937 bits is filled from (seed, purpose) by NumPy's `SeedSequence`.
 """
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from lora_dropout.checks import check_count
+from lora_dropout.door import check_count
 
 Purpose = Literal["training", "evaluation", "retraining", "model"]
 
@@ -36,6 +36,9 @@ def check_seed(name: str, seed: int, *, maximum: int = 2**63 - 1) -> int:
         ValueError: If it is negative or above `maximum`.
     """
     return check_count(name, seed, minimum=0, maximum=maximum)
+
+
+Seed = Annotated[int, check_seed]
 
 
 def seeded_generator(seed: int) -> torch.Generator:

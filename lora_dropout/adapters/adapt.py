@@ -1,14 +1,12 @@
 """Put adapters into any `nn.Module`; merge them into the base and take them out again."""
 
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.layer import masked_layers, need_masked_layers
 from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear, LoRALinear
 from lora_dropout.adapters.targets import saved_modules, target_layers
-from lora_dropout.checks import check_choice, check_generator, check_type
+from lora_dropout.door import checked, unchecked
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
 
 BASE_BUFFERS = "_base_buffers"  # of an adapted model: its buffers at the time
@@ -19,6 +17,7 @@ _LAYERS: dict[str, type[LoRALinear] | type[AdaLoRALinear]] = {
 }
 
 
+@checked
 def adapt(
     model: nn.Module, config: LoRADropoutConfig, *, generator: torch.Generator | None = None
 ) -> nn.Module:
@@ -37,9 +36,7 @@ def adapt(
         ValueError: If no module matches a pattern, the rank is above a layer's, a matched layer
             cannot carry an adapter, or the model has adapters already.
     """
-    check_generator("generator", generator)
-    check_type("config", config, LoRADropoutConfig, "a LoRADropoutConfig")
-    if masked_layers(model):
+    if unchecked(masked_layers)(model):
         raise ValueError("model must have no adapters yet, got one that was adapted before")
     targets = target_layers(model, config)
     smaller = min(min(layer.weight.shape) for layer in targets.values())
@@ -81,6 +78,7 @@ def kept_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
+@checked
 def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
     """The adapter layers of a model.
 
@@ -90,7 +88,8 @@ def adapters(model: nn.Module) -> dict[str, AdapterLinear]:
     Returns:
         Layer name (as the adapter knows it) -> layer, sorted by name; empty without adapters.
     """
-    return {n: m for n, m in masked_layers(model).items() if isinstance(m, AdapterLinear)}
+    layers = unchecked(masked_layers)(model)
+    return {n: m for n, m in layers.items() if isinstance(m, AdapterLinear)}
 
 
 def adapter_config(model: nn.Module) -> LoRADropoutConfig:
@@ -115,6 +114,7 @@ def adapter_config(model: nn.Module) -> LoRADropoutConfig:
     return layer.config
 
 
+@checked
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that training changes: adapter factors and `modules_to_save`.
 
@@ -164,7 +164,7 @@ def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:
     Raises:
         ValueError: If there are none.
     """
-    found = adapters(model)
+    found = unchecked(adapters)(model)
     if not found and need_masked_layers(model):
         raise ValueError(
             "model must have adapters of adapt, got a PEFT model with masks attached: merge, save "
@@ -173,6 +173,7 @@ def need_adapters(model: nn.Module) -> dict[str, AdapterLinear]:
     return found
 
 
+@checked
 def merge(model: nn.Module, *, inference: Inference | None = None) -> nn.Module:
     """Put every mask-free update into its base weight, in place.
 
@@ -186,8 +187,6 @@ def merge(model: nn.Module, *, inference: Inference | None = None) -> nn.Module:
     Raises:
         RuntimeError: If it is merged already.
     """
-    if inference is not None:
-        check_choice("inference", inference, get_args(Inference))
     layers = need_adapters(model)
     for name, layer in layers.items():
         if layer.merged:
@@ -197,6 +196,7 @@ def merge(model: nn.Module, *, inference: Inference | None = None) -> nn.Module:
     return model
 
 
+@checked
 def unmerge(model: nn.Module) -> nn.Module:
     """Undo `merge`: the base weights are again bit-identical to the originals.
 

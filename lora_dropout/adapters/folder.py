@@ -6,16 +6,15 @@ its `lora_alpha` is written such that plain PEFT computes what our mask-free inf
 digests of itself and of the weights, by which damage shows.
 """
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import attrs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -30,9 +29,9 @@ from lora_dropout.adapters.adapt import (
     kept_buffers,
 )
 from lora_dropout.adapters.targets import saved_modules, target_layers
-from lora_dropout.checks import check_choice, check_path
-from lora_dropout.files import atomic_path, json_digest
+from lora_dropout.door import checked
 from lora_dropout.masks.config import Inference, LoRADropoutConfig
+from lora_dropout.safe_files import atomic_path, bytes_digest, json_digest, json_object
 
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
@@ -65,6 +64,7 @@ _PLAIN = {
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
+@checked
 def save_adapter(
     model: nn.Module, folder: str | Path, *, inference: Inference | None = None
 ) -> list[Path]:
@@ -86,9 +86,7 @@ def save_adapter(
     """
     config = adapter_config(model)
     check_frozen(model)
-    if inference is not None:
-        check_choice("inference", inference, get_args(Inference))
-    folder = check_path("folder", folder)
+    folder = Path(folder)
     factor = config.mean_factor if (inference or config.inference) == "mean" else 1.0
     if factor == 0.0:
         raise ValueError(f"dropout must be below 1 to save, got dropout={config.dropout!r}")
@@ -97,8 +95,8 @@ def save_adapter(
         key: tensor.detach().cpu().contiguous().clone()
         for key, tensor in (_tensors(model) | _moved_buffers(model)).items()
     }
-    weights, settings = save(tensors, metadata={"format": "pt"}), asdict(config)
-    digests = {WEIGHTS: _digest(weights), "settings": json_digest(settings)}
+    weights, settings = save(tensors, metadata={"format": "pt"}), attrs.asdict(config)
+    digests = {WEIGHTS: bytes_digest(weights), "settings": json_digest(settings)}
     contents = {
         folder / WEIGHTS: weights,
         folder / PEFT_CONFIG: _json(_peft_config(config, _peft_targets(model, config), factor)),
@@ -110,6 +108,7 @@ def save_adapter(
     return list(contents)
 
 
+@checked
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     """Read adapters into a model, adapting it first if it has none.
 
@@ -130,13 +129,12 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         ValueError: If a file is damaged, asks for something unsupported, or its tensors do not
             fit the model: missing or extra keys, wrong shapes.
     """
-    folder = check_path("folder", folder)
-    adapters(model)  # that it is a model
+    folder = Path(folder)
     config, digest = _read_config(folder)
     if not (folder / OWN_CONFIG).is_file():
         # PEFT lists what a head may be called ("classifier", "score"), whichever the model has.
         there = tuple(name for name in config.modules_to_save if _names_a_module(model, name))
-        config = replace(config, modules_to_save=there)
+        config = attrs.evolve(config, modules_to_save=there)
     if adapters(model):
         for name, layer in adapters(model).items():
             if layer.merged:
@@ -241,7 +239,7 @@ def _read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no adapter weights at {path}")
     content = path.read_bytes()
-    if digest is not None and digest != _digest(content):
+    if digest is not None and digest != bytes_digest(content):
         raise ValueError(f"{path} is damaged, or of another adapter than {OWN_CONFIG} beside it")
     try:
         return load(content)
@@ -249,23 +247,13 @@ def _read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no adapter settings at {path}")
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
 def _read_config(folder: Path) -> tuple[LoRADropoutConfig, str | None]:
     # The settings, and the digest of the weights where there is one.
     own = folder / OWN_CONFIG
     path = own if own.is_file() else folder / PEFT_CONFIG
-    content = _read_json(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter settings at {path}")
+    content = json_object(path)
     try:
         if own.is_file():
             digest = _check_settings(content, path)
@@ -285,10 +273,6 @@ def _check_settings(content: dict[str, Any], path: Path) -> str | None:
     if digests["settings"] != json_digest(content):
         raise ValueError(f"{path} is damaged: its settings are not those of its digest")
     return digests[WEIGHTS]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _json(content: dict[str, Any]) -> bytes:

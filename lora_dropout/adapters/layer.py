@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.update import Place
-from lora_dropout.checks import check_type
+from lora_dropout.door import checked, unchecked
 from lora_dropout.masks.config import Inference, MaskConfig
 from lora_dropout.masks.draw import LayerMask, LayerSpec, draw_layer_masks
 
@@ -115,6 +115,7 @@ def _of_rows(x: Tensor, place: Place, rows: int) -> bool:
     return place[1:] == (1, 1) and place.axis < x.dim() - 1 and x.shape[place.axis] == rows
 
 
+@checked
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
     """The masked layers of a model, adapted or attached.
 
@@ -128,7 +129,6 @@ def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
         ValueError: If two layers have one name, as after `adapt` on two parts of a model: their
             masks would be the same.
     """
-    check_type("model", model, nn.Module, "a torch module")
     layers = [m for m in model.modules() if isinstance(m, MaskedLayer)]
     found = {layer.name: layer for layer in layers}
     if len(found) < len(layers):
@@ -149,7 +149,7 @@ def need_masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
     Raises:
         ValueError: If there are none.
     """
-    found = masked_layers(model)
+    found = unchecked(masked_layers)(model)
     if not found:
         raise ValueError(
             f"model must have adapters (see adapt), got {type(model).__name__}; on a PEFT model "
@@ -158,8 +158,8 @@ def need_masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
     return found
 
 
-def check_called(layers: Mapping[str, MaskedLayer]) -> None:
-    """Check that no layer was passed by in the passes of `use_masks`.
+def need_called(layers: Mapping[str, MaskedLayer]) -> None:
+    """See that no layer was passed by in the passes of `use_masks`.
 
     A layer that a pass skips (as LayerDrop does) computes nothing, masked or not. One whose weight
     is read without a call (`nn.MultiheadAttention`'s `out_proj`, fused kernels) computes without

@@ -6,17 +6,16 @@ ends at b(T). 2. Once the final budget is reached, the kept triplets stay fixed,
 read "fine-tune with the budget distribution fixed".
 """
 
-from dataclasses import dataclass
-
+import attrs
 import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.adapt import adapters
 from lora_dropout.adapters.lora import AdaLoRALinear
-from lora_dropout.checks import check_count, check_probability, check_type
+from lora_dropout.door import Count, Natural, Probability, by_domain, checked
 
 
-@dataclass(frozen=True, kw_only=True)
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class RankBudget:
     """How many singular values survive, and when.
 
@@ -29,20 +28,12 @@ class RankBudget:
         beta2: Smoothing of its uncertainty, in [0, 1].
     """
 
-    target_rank: int
-    warmup_steps: int = 0
-    final_steps: int = 0
-    interval: int = 1
-    beta1: float = 0.85
-    beta2: float = 0.85
-
-    def __post_init__(self) -> None:
-        for name in ("target_rank", "interval"):
-            object.__setattr__(self, name, check_count(name, getattr(self, name)))
-        for name in ("warmup_steps", "final_steps"):
-            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=0))
-        for name in ("beta1", "beta2"):
-            object.__setattr__(self, name, check_probability(name, getattr(self, name)))
+    target_rank: Count
+    warmup_steps: Natural = 0
+    final_steps: Natural = 0
+    interval: Count = 1
+    beta1: Probability = 0.85
+    beta2: Probability = 0.85
 
     def at(self, step: int, *, total_steps: int, initial: int, target: int) -> int:
         """Number of singular values kept after a step (arXiv 2303.10512, Eq. 12, corrected).
@@ -83,9 +74,8 @@ class RankAllocator:
         ValueError: If the model has no AdaLoRA layers, or the target rank exceeds the initial one.
     """
 
-    def __init__(self, model: nn.Module, budget: RankBudget, *, total_steps: int) -> None:
-        check_type("budget", budget, RankBudget, "a RankBudget")
-        check_count("total_steps", total_steps)
+    @checked
+    def __init__(self, model: nn.Module, budget: RankBudget, *, total_steps: Count) -> None:
         layers = {n: m for n, m in adapters(model).items() if isinstance(m, AdaLoRALinear)}
         if not layers:
             raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from lora_dropout.checks import short
+from lora_dropout.door import short
 from lora_dropout.masks.config import LoRADropoutConfig
 
 

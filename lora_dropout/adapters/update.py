@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_real, check_same_device, check_tensor, check_type, short
+from lora_dropout.door import check_real, check_same_device, check_tensor, check_type, short
 from lora_dropout.masks.draw import LayerMask, LayerSpec
 
 

@@ -1,23 +1,25 @@
 """The masks of a whole model: drawn, enumerated, and put to use."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.adapters.layer import check_called, need_masked_layers
+from lora_dropout.adapters.layer import need_called, need_masked_layers
 from lora_dropout.adapters.placement import placing
-from lora_dropout.checks import (
-    MOST,
+from lora_dropout.door import (
+    Count,
+    Held,
     check_choice,
     check_count,
-    check_generator,
     check_tensor,
     check_type,
+    checked,
     short,
+    trusted,
 )
 from lora_dropout.masks.config import Inference
 from lora_dropout.masks.draw import LayerMask, draw_layer_masks, enumerate_layer_masks
@@ -32,6 +34,7 @@ class Masks:
         n_instances: N.
     """
 
+    WHAT: ClassVar[str] = "masks of sample_masks"
     layers: Mapping[str, LayerMask]
     n_instances: int
 
@@ -55,7 +58,8 @@ class Masks:
         Returns:
             Masks with N = 1.
         """
-        return Masks({name: mask.select(index) for name, mask in self.layers.items()}, 1)
+        picked = {name: mask.select(index) for name, mask in self.layers.items()}
+        return trusted(Masks, layers=picked, n_instances=1)
 
     def gather(self, indices: Tensor) -> "Masks":
         """Take several draws.
@@ -67,7 +71,7 @@ class Masks:
             Masks with N = K.
         """
         picked = {name: mask.gather(indices) for name, mask in self.layers.items()}
-        return Masks(picked, len(indices))
+        return trusted(Masks, layers=picked, n_instances=len(indices))
 
     def to(self, device: torch.device | str) -> "Masks":
         """Move all masks.
@@ -79,13 +83,14 @@ class Masks:
             The same masks there.
         """
         moved = {name: mask.to(device) for name, mask in self.layers.items()}
-        return Masks(moved, self.n_instances)
+        return trusted(Masks, layers=moved, n_instances=self.n_instances)
 
 
+@checked
 def sample_masks(
     model: nn.Module,
     *,
-    n_instances: int = 1,
+    n_instances: Held = 1,
     generator: torch.Generator | None = None,
     seeds: Tensor | None = None,
 ) -> Masks:
@@ -107,18 +112,18 @@ def sample_masks(
         ValueError: If N < 1, `seeds` has the wrong shape, or the model has no adapters.
     """
     layers = need_masked_layers(model)
-    check_count("n_instances", n_instances, maximum=MOST)
-    check_generator("generator", generator)
     if seeds is None:
         seeds = torch.randint(-(2**63), 2**63 - 1, (n_instances,), generator=generator)
-    check_tensor("seeds", seeds)
+    else:
+        check_tensor("seeds", seeds)
     if seeds.dtype != torch.int64 or seeds.dim() != 1 or len(seeds) == 0:
         raise ValueError(f"seeds must be a non-empty int64 vector, got seeds={short(seeds)}")
     device = next(iter(layers.values())).device
     drawn = draw_layer_masks([layer.spec for layer in layers.values()], seeds, device=device)
-    return Masks(drawn, len(seeds))
+    return trusted(Masks, layers=drawn, n_instances=len(seeds))
 
 
+@checked
 def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
     """All masks of a model, with their probabilities.
 
@@ -145,7 +150,7 @@ def enumerate_masks(model: nn.Module) -> tuple[Masks, Tensor]:
     for (name, (mask, weights)), choice in zip(parts.items(), choices, strict=True):
         masks[name] = mask.gather(choice)
         probability = probability * weights[choice]
-    return Masks(masks, total), probability
+    return trusted(Masks, layers=masks, n_instances=total), probability
 
 
 def check_masks(model: nn.Module, masks: Masks | Inference) -> None:
@@ -157,23 +162,26 @@ def check_masks(model: nn.Module, masks: Masks | Inference) -> None:
 
     Raises:
         TypeError: If `masks` is neither.
-        ValueError: If they do not cover exactly the model's adapters, or there is no such mode.
+        ValueError: If they do not cover exactly the model's adapters or do not fit them, or there
+            is no such mode.
     """
     if isinstance(masks, Masks):
         layers = need_masked_layers(model)
         if masks.layers.keys() != layers.keys():
             odd = sorted(masks.layers.keys() ^ layers.keys())
             raise ValueError(f"masks must cover exactly the model's adapters, they differ in {odd}")
+        for name, layer in layers.items():
+            masks.layers[name].check_fits(layer.spec)
         return
     if not isinstance(masks, str):
         raise TypeError(f"masks must be Masks, 'mean' or 'raw', got masks={short(masks)}")
     check_choice("masks", masks, get_args(Inference))
 
 
-@contextmanager
+@checked
 def use_masks(
-    model: nn.Module, masks: Masks | Inference, *, rows: int | None = None
-) -> Iterator[None]:
+    model: nn.Module, masks: Masks | Inference, *, rows: Count | None = None
+) -> AbstractContextManager[None]:
     """Run forward passes under given masks, or mask-free; restores the former state at the end.
 
     Args:
@@ -185,8 +193,8 @@ def use_masks(
             one of `model` itself: its batch is dealt out among the masks, in blocks of
             ceil(rows / N) examples, wherever the batch is in the layers' inputs.
 
-    Yields:
-        Nothing.
+    Returns:
+        A context manager.
 
     Raises:
         ValueError: If the masks are not those of this model's layers; in a pass with N > 1, if
@@ -194,14 +202,17 @@ def use_masks(
             at the end, if a layer's weight was used without calling the layer, past its mask.
     """
     check_masks(model, masks)
+    return using(model, masks, rows=rows)
+
+
+@contextmanager
+def using(model: nn.Module, masks: Masks | Inference, *, rows: int | None = None) -> Iterator[None]:
+    """As `use_masks`, for masks that are known to be the model's."""
     layers = need_masked_layers(model)
-    if rows is not None:
-        check_count("rows", rows)
     active: dict[str, LayerMask | Inference] = {}
     for name, layer in layers.items():
         if isinstance(masks, Masks):
             mask, device = masks.layers[name], layer.device
-            mask.check_fits(layer.spec)
             active[name] = mask if mask.device in (None, device) else mask.to(device)
         else:
             active[name] = masks
@@ -213,7 +224,7 @@ def use_masks(
             layer.called = layer.weight_read = False
         with placing(model, layers, rows) if several else nullcontext():
             yield
-        check_called(layers)
+        need_called(layers)
     finally:
         for name, layer in layers.items():
             layer.active, layer.rows = before[name]

@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from lora_bounds.bounds.laws import LawName
 from lora_dropout.adapters.adapt import adapter_config, trainable_parameters
-from lora_dropout.checks import check_count
-from lora_dropout.data import LossFn
-from lora_dropout.prediction.evaluate import Data, check_data
+from lora_dropout.data import Data, LossFn
+from lora_dropout.door import check_count, made, unchecked
 from lora_dropout.probes.adapter_objective import AdapterObjective
 from lora_dropout.probes.curvature import Curvature, curvature
 from lora_dropout.probes.intervals import Interval, t_interval
-from lora_dropout.probes.lipschitz import ball_lipschitz, segment_lipschitz
+from lora_dropout.probes.lipschitz import ball_lipschitz, slopes_between
 from lora_dropout.probes.retraining import Stability, leave_one_out
 from lora_dropout.seeds import seeded_generator
 from lora_dropout.training.fit_config import FitConfig
@@ -112,11 +111,11 @@ def retrain(
         FloatingPointError: If a run diverged.
         ValueError: If there are fewer examples than are to be left out.
     """
-    n = len(check_data("train", train)[1])
+    n = len(train[1])
     count = n if left_out is None else check_count("left_out", left_out, minimum=2)
     if count > n:
         raise ValueError(f"left_out must be at most {n}, got left_out={left_out!r}")
-    found = leave_one_out(
+    found = unchecked(leave_one_out)(
         model,
         train,
         config=config,
@@ -128,8 +127,8 @@ def retrain(
     )
     if found.diverged:
         raise FloatingPointError(f"every run must end finite, {found.diverged} diverged")
-    parameters = trainable_parameters(model)
-    solution = AdapterObjective(model, train).unflatten(torch.from_numpy(found.full[0]))
+    parameters = unchecked(trainable_parameters)(model)
+    solution = made(AdapterObjective, model, train).unflatten(torch.from_numpy(found.full[0]))
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(solution[name])
@@ -168,12 +167,12 @@ def measure_constants(
     settings = adapter_config(model)
     q = drop_probability(settings.mask, settings.dropout)
     weight = regularization * q
-    plain = AdapterObjective(model, train, loss_fn=loss_fn)
+    plain = made(AdapterObjective, model, train, loss_fn=loss_fn)
     center = plain.flatten(initial)
-    objective = AdapterObjective(model, train, loss_fn=loss_fn, weight=weight, center=center)
+    objective = made(AdapterObjective, model, train, loss_fn=loss_fn, weight=weight, center=center)
     theta = plain.point()
     distance = float((theta - center).norm())
-    bent = curvature(plain, theta, seed=seed)
+    bent = unchecked(curvature)(plain, theta, seed=seed)
     gradient_norm = float(objective.gradient(theta).norm())
     n = len(plain.targets)
     facts: dict[str, bool | None] = {"bounded loss": True, "convex loss": None}
@@ -183,7 +182,7 @@ def measure_constants(
         if not psd:
             facts["convex loss"] = False
     if retraining is None:
-        slopes = ball_lipschitz(
+        slopes = unchecked(ball_lipschitz)(
             plain,
             theta,
             max(distance * 0.01, _ROUNDING),
@@ -197,7 +196,7 @@ def measure_constants(
         )  # fmt: skip
     moves, ends = torch.from_numpy(retraining.distances[0]), _solutions(retraining, theta)
     chosen = ends[:: -(-len(moves) // SEGMENTS)]
-    segments = [segment_lipschitz(objective, theta, end, n_points=POINTS) for end in chosen]
+    segments = [slopes_between(objective, theta, end, n_points=POINTS) for end in chosen]
     rho, eta = max(s.rho for s in segments), max(s.eta for s in segments)
     least = _convexity(bent) + 2.0 * weight
     start = objective.value(theta)
@@ -232,7 +231,7 @@ def measure_constants(
 def _changes(
     model: nn.Module, train: Data, clipped: LossFn, theta: Tensor, retraining: Stability
 ) -> Tensor:
-    objective = AdapterObjective(model, train, loss_fn=clipped)
+    objective = made(AdapterObjective, model, train, loss_fn=clipped)
     chosen = torch.from_numpy(retraining.examples).to(objective.targets.device)
     before = objective.losses(theta)[chosen]
     return (objective.pair_losses(_solutions(retraining, theta), chosen) - before).cpu()
@@ -245,7 +244,7 @@ def _solutions(retraining: Stability, like: Tensor) -> Tensor:
 def _interval(values: Tensor) -> Interval:
     if len(values) < 2:
         return Interval(0.0, float("inf"), 0.95)
-    return t_interval(values.numpy(), confidence=0.95)
+    return unchecked(t_interval)(values.numpy(), confidence=0.95)
 
 
 def copy_of_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -257,4 +256,4 @@ def copy_of_parameters(model: nn.Module) -> dict[str, Tensor]:
     Returns:
         Name -> copy.
     """
-    return {name: p.detach().clone() for name, p in trainable_parameters(model).items()}
+    return {name: p.detach().clone() for name, p in unchecked(trainable_parameters)(model).items()}

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,22 +28,28 @@ from lora_dropout.audit.constants import (
     retrain,
 )
 from lora_dropout.audit.gibbs_bound import judge_pac_bayes
-from lora_dropout.checks import (
-    MOST,
-    check_count,
-    check_path,
-    check_positive,
-    check_real,
+from lora_dropout.data import Data, LossFn, map_inputs, model_device
+from lora_dropout.door import (
+    Confidence,
+    Count,
+    Held,
+    NonNegative,
+    Positive,
     check_type,
+    checked,
+    unchecked,
 )
-from lora_dropout.data import LossFn, map_inputs, model_device
-from lora_dropout.prediction.ensemble import Prediction, predict
-from lora_dropout.prediction.evaluate import Data, check_data
+from lora_dropout.prediction.averaging import OUTPUTS
+from lora_dropout.prediction.ensemble import Prediction, outputs_of
 from lora_dropout.probes.example_losses import ClippedCrossEntropy
 from lora_dropout.probes.gap import Gap, generalization_gap
-from lora_dropout.seeds import check_seed
+from lora_dropout.seeds import Seed
 from lora_dropout.training.fit_config import FitConfig
 from lora_dropout.training.penalty import factor_names
+
+Facts = Annotated[
+    Mapping[str, bool | None], partial(check_type, kind=Mapping, what="facts by name")
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,7 @@ class Audit:
         return "\n".join(lines)
 
 
+@checked
 def audit(
     model: nn.Module,
     train: Data,
@@ -109,13 +117,13 @@ def audit(
     *,
     config: FitConfig | None = None,
     initial: Mapping[str, Tensor] | None = None,
-    regularization: float | None = None,
-    left_out: int | None = None,
-    loss_cap: float | None = None,
-    delta: float = 0.05,
-    n_draws: int = 200,
-    known: Mapping[str, bool | None] | None = None,
-    seed: int = 0,
+    regularization: NonNegative | None = None,
+    left_out: Count | None = None,
+    loss_cap: Positive | None = None,
+    delta: Confidence = 0.05,
+    n_draws: Held = 200,
+    known: Facts | None = None,
+    seed: Seed = 0,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Audit:
@@ -164,47 +172,28 @@ def audit(
             "give either config (to train here) or initial (trained already), "
             f"got {'neither' if config is None else 'both'}"
         )
-    if config is not None:
-        check_type("config", config, FitConfig, "a FitConfig")
-    check_data("held_out", held_out)
-    if known is not None:
-        check_type("known", known, Mapping, "facts by name")
     adapter = adapter_config(model)
     if adapter.modules_to_save:
         raise ValueError(
             f"model must train its factors alone, got modules_to_save={adapter.modules_to_save!r}"
         )
-    unmasked = sorted(trainable_parameters(model).keys() - set(factor_names(model)))
+    unmasked = sorted(unchecked(trainable_parameters)(model).keys() - set(factor_names(model)))
     if unmasked:
         raise ValueError(
             f"model must train its factors alone, got {unmasked[0]!r} trained too: freeze it "
             "(requires_grad_(False))"
         )
-    for name, (_, targets) in (("train", check_data("train", train)), ("held_out", held_out)):
+    for name, (_, targets) in (("train", train), ("held_out", held_out)):
         if targets.is_floating_point():
             raise ValueError(f"{name} must have class targets, got {targets.dtype}")
-    # All before the retraining, which an error after it would waste.
-    check_type("progress", progress, bool, "a bool")
-    if folder is not None:
-        folder = check_path("folder", folder)
-    if left_out is not None:
-        check_count("left_out", left_out)
-    if loss_cap is not None:
-        check_positive("loss_cap", loss_cap)
-    check_count("n_draws", n_draws, maximum=MOST)
-    check_seed("seed", seed)
-    delta = check_real("delta", delta)
-    if not 0.0 < delta < 1.0:
-        raise ValueError(f"delta must be in (0, 1), got delta={delta!r}")
     lam = regularization
     if lam is None:
         lam = config.regularization if config is not None else 0.0
-    check_positive("regularization", lam, zero_ok=True)
     cap = 2.0 * math.log(_classes(model, train)) if loss_cap is None else loss_cap
     clipped = ClippedCrossEntropy(cap)
 
     def gap_of(mode: Prediction) -> Gap:
-        return generalization_gap(
+        return unchecked(generalization_gap)(
             model,
             train,
             held_out,
@@ -274,7 +263,10 @@ def audit(
 
 def _classes(model: nn.Module, data: Data) -> int:
     first = map_inputs(lambda t: t[:1].to(model_device(model)), data[0])
-    return predict(model, first, inference="mean").shape[-1]
+    outputs = outputs_of(
+        model, first, inference="mean", n_instances=1, generator=None, averaging=OUTPUTS
+    )
+    return outputs.shape[-1]
 
 
 def _judge_stability(

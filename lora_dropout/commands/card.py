@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_dropout.commands.settings import RunSettings
-from lora_dropout.files import atomic_path
 from lora_dropout.runs.torch_provenance import provenance
+from lora_dropout.safe_files import atomic_path
 
 _LIBRARIES = ("transformers", "peft", "accelerate", "datasets", "torchmetrics")
 

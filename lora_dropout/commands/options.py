@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from lora_dropout.checks import short
+from lora_dropout.door import short
 
 SettingsT = TypeVar("SettingsT")
 

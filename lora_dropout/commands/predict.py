@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lora_dropout.commands.loading import using
     from lora_dropout.commands.measuring import collect
     from lora_dropout.commands.train import saved_run
-    from lora_dropout.files import atomic_path
+    from lora_dropout.safe_files import atomic_path
 
     paths.check_not_of_run("--output", settings.output, arguments.folder)
     task = using.chosen_task(saved_run(arguments.folder), settings)

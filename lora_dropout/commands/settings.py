@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bounds.bounds.laws import MASK_LAWS
-from lora_dropout.checks import check_choice, check_count, check_positive, check_probability
 from lora_dropout.commands import paths
-from lora_dropout.commands.options import option
+from lora_dropout.commands.options import flag_of, option
+from lora_dropout.door import check_choice, check_count, check_positive, check_probability
 from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.catalogue import TASK_NAMES
 
@@ -60,10 +60,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name in ("rank", "instances", "eval_instances", "batch_size", "eval_batch_size"):
-            check_count(_shown(name), getattr(self, name))
+            check_count(flag_of(name), getattr(self, name))
         for name in ("max_length", "n_train"):
             if getattr(self, name) is not None:
-                check_count(_shown(name), getattr(self, name))
+                check_count(flag_of(name), getattr(self, name))
         check_positive("--alpha", self.alpha)
         check_positive("--epochs", self.epochs)
         check_positive("--weight-decay", self.weight_decay, zero_ok=True)
@@ -146,12 +146,12 @@ class CompareSettings(RunSettings):
         super().__post_init__()
         for name in ("dropout", "ordinary_dropout"):
             for rate in getattr(self, name):
-                self.check_rate(_shown(name), rate)
+                self.check_rate(flag_of(name), rate)
         for rate in self.learning_rates:
             check_positive("--learning-rates", rate)
         check_count("--seeds", self.seeds, minimum=2)
         for name in ("tune_seeds", "n_validation", "jobs"):
-            check_count(_shown(name), getattr(self, name))
+            check_count(flag_of(name), getattr(self, name))
         if check_positive("--gpus-per-run", self.gpus_per_run, zero_ok=True) and (
             self.engine != "ray"
         ):
@@ -179,7 +179,7 @@ class UseSettings:
     def __post_init__(self) -> None:
         for name in ("max_length", "eval_instances"):
             if getattr(self, name) is not None:
-                check_count(_shown(name), getattr(self, name))
+                check_count(flag_of(name), getattr(self, name))
         check_count("--eval-batch-size", self.eval_batch_size)
         check_seed("--seed", self.seed, maximum=TORCH_BITS)
         if self.data is not None:
@@ -214,7 +214,3 @@ class PredictSettings(UseSettings):
         paths.check_new_file("--output", self.output)
         if self.output.exists() and self.output.samefile(self.input):
             raise ValueError(f"--output: {self.output} is the --input: name another file")
-
-
-def _shown(name: str) -> str:
-    return "--" + name.replace("_", "-")

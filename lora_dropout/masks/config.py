@@ -1,17 +1,35 @@
 """What an adapter is: one frozen description, checked when made."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, Self
+
+import attrs
 
 from lora_bounds.bounds.laws import LawName
-from lora_dropout.checks import check_choice, check_count, check_positive, check_probability, short
-from lora_dropout.masks.draw import LAWS, mean_factor
+from lora_dropout.door import Count, Positive, Probability, by_domain, short, trusted, unchecked
+from lora_dropout.masks.draw import mean_factor
 
 AdapterKind = Literal["lora", "adalora"]
 Inference = Literal["mean", "raw"]
 
 
-@dataclass(frozen=True, kw_only=True)
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{name} must be a tuple of module names, got {name}={short(value)}")
+    return tuple(value)
+
+
+def _targets(name: str, value: Any) -> str | tuple[str, ...]:
+    targets = value if isinstance(value, str) else _names(name, value)
+    if targets == ():
+        raise ValueError(f"{name} must name at least one module, got ()")
+    return targets
+
+
+Names = Annotated[tuple[str, ...], _names]
+Targets = Annotated[str | tuple[str, ...], _targets]
+
+
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class MaskConfig:
     """The masks of an adapter, whatever holds its factors (arXiv 2404.09610 v1, section 3).
 
@@ -26,23 +44,15 @@ class MaskConfig:
             after unscaled masked training are 1/(1-p)^2 times too large, hence the default.
     """
 
-    dropout: float = 0.5
+    dropout: Probability = 0.5
     mask: LawName = "row_column"
     rescale: bool = False
     inference: Inference = "mean"
 
-    def __post_init__(self) -> None:
-        # Plain numbers, so that settings can be written whatever scalar type they came as.
-        object.__setattr__(self, "dropout", check_probability("dropout", self.dropout))
-        check_choice("mask", self.mask, LAWS)
-        check_choice("inference", self.inference, get_args(Inference))
-        if not isinstance(self.rescale, bool):
-            raise TypeError(f"rescale must be a bool, got rescale={short(self.rescale)}")
-
     @property
     def mean_factor(self) -> float:
         """Mean of the masked update as trained, as a multiple of the raw one."""
-        mean = mean_factor(self.mask, self.dropout)
+        mean = unchecked(mean_factor)(self.mask, self.dropout)
         return 1.0 if self.rescale and mean > 0 else mean
 
     @property
@@ -50,12 +60,16 @@ class MaskConfig:
         """What a masked update is multiplied by: 1 (Eq. 3), or 1 / mean with `rescale`."""
         if not self.rescale:
             return 1.0
-        mean = mean_factor(self.mask, self.dropout)
+        mean = unchecked(mean_factor)(self.mask, self.dropout)
         # Nothing is kept at p = 1, where 0/0 stands: the update is 0, as in nn.Dropout(1).
         return 1.0 / mean if mean > 0 else 0.0
 
+    def at_rate(self, dropout: float) -> Self:
+        """These masks at another rate, known to be one."""
+        return trusted(type(self), **{**vars(self), "dropout": dropout})
 
-@dataclass(frozen=True, kw_only=True)
+
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class LoRADropoutConfig(MaskConfig):
     """Settings of LoRA Dropout: the masks (see `MaskConfig`) and the adapter that carries them.
 
@@ -72,26 +86,8 @@ class LoRADropoutConfig(MaskConfig):
             whole and saved with the adapter; matched as the names in `target_modules`.
     """
 
-    rank: int = 8
-    alpha: float = 8.0
+    rank: Count = 8
+    alpha: Positive = 8.0
     adapter: AdapterKind = "lora"
-    target_modules: str | tuple[str, ...] = "all-linear"
-    modules_to_save: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rank", check_count("rank", self.rank))
-        object.__setattr__(self, "alpha", check_positive("alpha", self.alpha))
-        super().__post_init__()
-        check_choice("adapter", self.adapter, get_args(AdapterKind))
-        if not isinstance(self.target_modules, str):
-            object.__setattr__(self, "target_modules", _names(self, "target_modules"))
-            if not self.target_modules:
-                raise ValueError("target_modules must name at least one module, got ()")
-        object.__setattr__(self, "modules_to_save", _names(self, "modules_to_save"))
-
-
-def _names(config: LoRADropoutConfig, field: str) -> tuple[str, ...]:
-    value = getattr(config, field)
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"{field} must be a tuple of module names, got {field}={short(value)}")
-    return tuple(value)
+    target_modules: Targets = "all-linear"
+    modules_to_save: Names = ()

@@ -15,16 +15,20 @@ from torch import Tensor
 from lora_bounds.bounds.laws import MASK_LAWS as LAWS
 from lora_bounds.bounds.laws import LawName, mask_law
 from lora_bounds.bounds.laws import MaskLaw as MaskLaw
-from lora_dropout.checks import (
+from lora_dropout.door import (
+    Probability,
     check_choice,
     check_count,
     check_probability,
     check_tensor,
+    checked,
     short,
+    trusted,
 )
 from lora_dropout.masks.bits import UNIT, mix, name_key, random_bits, threshold_of
 
 MAX_ENUMERATED_BITS = 20
+_BITS = ("rows", "columns", "ranks", "entries", "activations", "keys")
 
 
 class LayerSpec(NamedTuple):
@@ -181,23 +185,14 @@ class LayerMask:
                 )
 
     def _with(self, **changes: object) -> "LayerMask":
-        # As dataclasses.replace, without a second check: this runs at every step of a training.
-        changed = object.__new__(LayerMask)
-        changed.__dict__.update(self.__dict__, **changes)
-        return changed
+        return trusted(LayerMask, **{**vars(self), **changes})
 
     def _tensors(self) -> dict[str, Tensor | None]:
-        return {
-            "rows": self.rows,
-            "columns": self.columns,
-            "ranks": self.ranks,
-            "entries": self.entries,
-            "activations": self.activations,
-            "keys": self.keys,
-        }
+        return {field: getattr(self, field) for field in _BITS}
 
 
-def mean_factor(law: LawName, dropout: float) -> float:
+@checked
+def mean_factor(law: LawName, dropout: Probability) -> float:
     """Mean of the masked update as a multiple of B A.
 
     Exact: (1-p)^2 for `row_column`, 1-p for `rank` and `entrywise`, 1 for `none` and for
@@ -210,8 +205,7 @@ def mean_factor(law: LawName, dropout: float) -> float:
     Returns:
         The factor, in [0, 1].
     """
-    check_choice("law", law, LAWS)
-    return float(mask_law(law).unchecked_mean(check_probability("dropout", dropout)))
+    return float(mask_law(law).unchecked_mean(dropout))
 
 
 def draw_layer_masks(
@@ -294,6 +288,12 @@ def enumerate_layer_masks(layer: LayerSpec) -> tuple[LayerMask, Tensor]:
     return mask, probability
 
 
+def bare_mask(law: LawName, n_instances: int, dropout: float, **bits: Tensor) -> LayerMask:
+    """A mask of bits that are known to be those of its law."""
+    parts: dict[str, Tensor | None] = {**dict.fromkeys(_BITS), **bits}
+    return trusted(LayerMask, law=law, n_instances=n_instances, dropout=dropout, **parts)
+
+
 def _n_bits(layer: LayerSpec) -> int:
     sizes = {
         "row_column": layer.out_features + layer.in_features,
@@ -306,7 +306,7 @@ def _n_bits(layer: LayerSpec) -> int:
 
 
 def _assemble(layer: LayerSpec, n_draws: int, bits: Tensor, keys: Tensor | None) -> LayerMask:
-    mask = LayerMask(layer.law, n_draws, dropout=layer.dropout)
+    mask = bare_mask(layer.law, n_draws, layer.dropout)
     if layer.law == "row_column":
         rows, columns = bits.split([layer.out_features, layer.in_features], dim=1)
         return mask._with(rows=rows, columns=columns)

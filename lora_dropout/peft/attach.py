@@ -13,7 +13,7 @@ from torch import nn
 
 from lora_bounds.bounds.laws import LawName
 from lora_dropout.adapters.layer import masked_layers
-from lora_dropout.checks import check_type
+from lora_dropout.door import check_type
 from lora_dropout.masks.config import Inference
 from lora_dropout.masks.draw import LayerMask
 from lora_dropout.peft.attached_layer import (

@@ -1,8 +1,8 @@
 """A PEFT LoRA layer with masks on its update, whatever base layer PEFT put it on."""
 
-from dataclasses import dataclass
 from typing import Any
 
+import attrs
 import torch
 from peft.tuners.adalora.layer import AdaLoraLayer
 from peft.tuners.lora.layer import LoraLayer
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from lora_dropout.adapters.layer import MaskedLayer
 from lora_dropout.adapters.update import unchecked_update
-from lora_dropout.checks import check_count
+from lora_dropout.door import Count, by_domain
 from lora_dropout.masks.config import MaskConfig
 from lora_dropout.masks.draw import LayerSpec
 
 
-@dataclass(frozen=True, kw_only=True)
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class AttachConfig(MaskConfig):
     """What `attach` puts on a PEFT model.
 
@@ -26,11 +26,9 @@ class AttachConfig(MaskConfig):
     """
 
     rescale: bool = True
-    n_instances: int = 4
+    n_instances: Count = 4
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "n_instances", check_count("n_instances", self.n_instances))
+    def __attrs_post_init__(self) -> None:
         if self.dropout == 1.0 and self.mask != "none":
             raise ValueError(f"dropout must be below 1, got dropout={self.dropout!r}")
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lora_dropout.adapters.use_masks import sample_masks, use_masks
+from lora_dropout.data import evaluating
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
 
@@ -46,31 +47,25 @@ def check_objective(trainer: Any, model: nn.Module, inputs: Mapping[str, Any], i
         finally:
             trainer._copies = 1
 
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with _nonzero_updates(trainer.model):
-            a, again, b = loss([0]), loss([0], seed=1), loss([1])
-            half = any(getattr(trainer.args, name) for name in ("bf16", "fp16"))
-            slack = (2e-2 if half else 1e-4) * max(abs(a), abs(b)) + 1e-3 * abs(a - b)
-            if abs(a - again) > slack:
-                warnings.warn(
-                    "compute_loss draws random numbers, so that it could not be checked that a "
-                    f"batch's loss is the mean over its parts, as mode={trainer.mode!r} needs",
-                    UserWarning,
-                    stacklevel=2,
-                )
-                return
-            if trainer.mode == "batched":
-                found, expected = loss([0, 1], copies=2), (a + b) / 2
-            else:
-                n = min(trainer.n_instances, size)
-                mixed = [k % 2 for k in range(n)]
-                found = loss(mixed) + loss([1 - k for k in mixed]) if n > 1 else a + b
-                expected = a + b
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), _nonzero_updates(trainer.model):
+        a, again, b = loss([0]), loss([0], seed=1), loss([1])
+        half = any(getattr(trainer.args, name) for name in ("bf16", "fp16"))
+        slack = (2e-2 if half else 1e-4) * max(abs(a), abs(b)) + 1e-3 * abs(a - b)
+        if abs(a - again) > slack:
+            warnings.warn(
+                "compute_loss draws random numbers, so that it could not be checked that a "
+                f"batch's loss is the mean over its parts, as mode={trainer.mode!r} needs",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        if trainer.mode == "batched":
+            found, expected = loss([0, 1], copies=2), (a + b) / 2
+        else:
+            n = min(trainer.n_instances, size)
+            mixed = [k % 2 for k in range(n)]
+            found = loss(mixed) + loss([1 - k for k in mixed]) if n > 1 else a + b
+            expected = a + b
     if not abs(found - expected) <= slack:
         raise ValueError(
             f"mode must be 'loop' for this loss, got mode={trainer.mode!r}: examples of a batch "

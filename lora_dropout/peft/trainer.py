@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from lora_dropout.adapters.use_masks import Masks, sample_masks, use_masks
-from lora_dropout.checks import check_choice, check_count
+from lora_dropout.data import evaluating
+from lora_dropout.door import check_choice, check_count
 from lora_dropout.masks.bits import name_key
 from lora_dropout.peft.attach import attached_config
 from lora_dropout.peft.ensemble_output import MembersLoss, ensemble_forward
@@ -281,16 +282,9 @@ class LoRADropoutMixin:
         if not self.model_accepts_loss_kwargs:
             return True
         prepared = self._prepare_inputs(inputs)
-        training = [module for module in model.modules() if module.training]
-        model.eval()  # without dropout, so that both passes see the same network
-        try:
-            with use_masks(self.model, "mean"):
-                once, twice = (
-                    model(**prepared, num_items_in_batch=k * items)["loss"] for k in (1, 2)
-                )
-        finally:
-            for module in training:
-                module.training = True
+        # Without dropout, so that both passes see the same network.
+        with evaluating(model), use_masks(self.model, "mean"):
+            once, twice = (model(**prepared, num_items_in_batch=k * items)["loss"] for k in (1, 2))
         self.model_accepts_loss_kwargs = not torch.equal(once, twice)
         return self.model_accepts_loss_kwargs
 

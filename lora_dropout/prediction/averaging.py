@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_choice, check_type
+from lora_dropout.door import check_choice, check_type
 
 Average = Literal["probabilities", "sigmoids", "outputs", "logits"]
 

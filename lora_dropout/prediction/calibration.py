@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_count, check_same_device, check_tensor, short
+from lora_dropout.door import check_count, check_same_device, check_tensor, short
 
 _MOST_BINS = 10**6
 _LEAST_TOLERANCE = 1e-3  # of a row's sum, in dtypes that are finer

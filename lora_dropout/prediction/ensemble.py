@@ -1,31 +1,38 @@
 """Prediction: the test-time ensemble (arXiv 2404.09610 v1, Eq. 8) and the mask-free modes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal, get_args
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.adapters.layer import need_masked_layers
-from lora_dropout.adapters.use_masks import Masks, check_masks, sample_masks, use_masks
-from lora_dropout.checks import check_choice, check_count, check_type
-from lora_dropout.data import Inputs, batch_length, call_model, map_inputs, repeat_inputs
+from lora_dropout.adapters.use_masks import Masks, check_masks, sample_masks, using
+from lora_dropout.data import (
+    Batch,
+    Inputs,
+    call_model,
+    evaluating,
+    map_inputs,
+    n_examples,
+    repeat_inputs,
+)
+from lora_dropout.door import MOST, Count, check_count, check_type, checked, unchecked
 from lora_dropout.prediction.averaging import Average, Averaging, MemberMean, check_averaging
 
 Prediction = Literal["ensemble", "mean", "raw"]
+_Draws = Annotated[Masks, partial(check_type, kind=Masks, what="masks of sample_masks, or None")]
 
 
-@torch.no_grad()
+@checked
 def ensemble_predict(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: Batch,
     *,
-    masks: Masks | None = None,
+    masks: _Draws | None = None,
     n_instances: int = 4,
     generator: torch.Generator | None = None,
     average: Average | Averaging | None = None,
-    max_rows: int = 1024,
+    max_rows: Count = 1024,
 ) -> Tensor:
     """Average the predictions of N masked models (Eq. 8), several members in one pass.
 
@@ -49,26 +56,33 @@ def ensemble_predict(
         the mean themselves. Equal members give the member.
     """
     averaging = check_averaging(average, model)
-    check_count("max_rows", max_rows)
-    if masks is not None:
-        check_type("masks", masks, Masks, "masks of sample_masks, or None")
-        check_masks(model, masks)
-    else:
+    if masks is None:
         masks = sample_masks(model, n_instances=n_instances, generator=generator)
-    with _evaluating(model):
+    else:
+        check_masks(model, masks)
+    return ensemble_of(model, inputs, masks, averaging, max_rows)
+
+
+@torch.no_grad()
+def ensemble_of(
+    model: nn.Module, inputs: Inputs, masks: Masks, averaging: Averaging, max_rows: int = 1024
+) -> Tensor:
+    """As `ensemble_predict`, for arguments that are known to be valid."""
+    with evaluating(model):
         parts = split_inputs(inputs, max_rows)
         return torch.cat([_average(model, part, masks, averaging, max_rows) for part in parts])
 
 
+@checked
 def predict(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: Batch,
     *,
     inference: Prediction = "ensemble",
     n_instances: int = 4,
     generator: torch.Generator | None = None,
     average: Average | Averaging | None = None,
-    max_rows: int = 1024,
+    max_rows: Count = 1024,
 ) -> Tensor:
     """Predict with masks on (`ensemble`) or off (`mean`, `raw`).
 
@@ -85,20 +99,34 @@ def predict(
     Returns:
         Logits, shape (b, ..., classes).
     """
-    check_choice("inference", inference, get_args(Prediction))
     if inference == "ensemble":
-        return ensemble_predict(
-            model,
-            inputs,
-            n_instances=n_instances,
-            generator=generator,
-            average=average,
-            max_rows=max_rows,
-        )
-    check_averaging(average, model)
-    check_count("max_rows", max_rows)
-    need_masked_layers(model)
-    with torch.no_grad(), _evaluating(model), use_masks(model, inference):
+        check_count("n_instances", n_instances, maximum=MOST)
+    return outputs_of(
+        model,
+        inputs,
+        inference=inference,
+        n_instances=n_instances,
+        generator=generator,
+        averaging=check_averaging(average, model),
+        max_rows=max_rows,
+    )
+
+
+def outputs_of(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    inference: Prediction,
+    n_instances: int,
+    generator: torch.Generator | None,
+    averaging: Averaging,
+    max_rows: int = 1024,
+) -> Tensor:
+    """As `predict`, for arguments that are known to be valid."""
+    if inference == "ensemble":
+        masks = unchecked(sample_masks)(model, n_instances=n_instances, generator=generator)
+        return ensemble_of(model, inputs, masks, averaging, max_rows)
+    with torch.no_grad(), evaluating(model), using(model, inference):
         return torch.cat([_outputs(model, part) for part in split_inputs(inputs, max_rows)])
 
 
@@ -112,12 +140,12 @@ def split_inputs(inputs: Inputs, max_rows: int) -> list[Inputs]:
     Returns:
         The parts, in order.
     """
-    starts = range(0, batch_length(inputs), max_rows)
+    starts = range(0, n_examples(inputs), max_rows)
     return [map_inputs(lambda t, i=i: t[i : i + max_rows], inputs) for i in starts]  # type: ignore[misc]
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
-    outputs, size = call_model(model, inputs), batch_length(inputs)
+    outputs, size = call_model(model, inputs), n_examples(inputs)
     if outputs.shape[:1] != (size,):
         raise ValueError(
             "inputs must hold one example along their first dimension for each output, got "
@@ -129,24 +157,13 @@ def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
 def _average(
     model: nn.Module, inputs: Inputs, masks: Masks, averaging: Averaging, max_rows: int
 ) -> Tensor:
-    size, n = batch_length(inputs), masks.n_instances
+    size, n = n_examples(inputs), masks.n_instances
     members = max(1, max_rows // size)
     mean = MemberMean(averaging)
     for start in range(0, n, members):
         chosen = masks.gather(torch.arange(start, min(start + members, n)))
-        with use_masks(model, chosen, rows=size * chosen.n_instances):
+        with using(model, chosen, rows=size * chosen.n_instances):
             outputs = _outputs(model, repeat_inputs(inputs, chosen.n_instances))
         for member in outputs.reshape(chosen.n_instances, size, *outputs.shape[1:]):
             mean.add(member)
     return mean.result()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

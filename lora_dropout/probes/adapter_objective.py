@@ -15,21 +15,22 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lora_dropout.adapters.adapt import adapters, trainable_parameters
-from lora_dropout.adapters.use_masks import Masks, check_masks, use_masks
-from lora_dropout.checks import check_callable, check_count, check_numbers, check_positive, short
+from lora_dropout.adapters.use_masks import Masks, check_masks, using
 from lora_dropout.data import (
+    Data,
     Inputs,
     LossFn,
-    batch_length,
     call_model,
+    evaluating,
     map_inputs,
     model_device,
+    n_examples,
     repeat_inputs,
 )
+from lora_dropout.door import Count, NonNegative, check_numbers, checked, short, unchecked
 from lora_dropout.masks.config import Inference
-from lora_dropout.prediction.ensemble import _evaluating
-from lora_dropout.prediction.evaluate import Data, check_data
 from lora_dropout.probes.example_losses import example_losses
+from lora_dropout.probes.intervals import Array
 from lora_dropout.training.penalty import factor_names
 
 
@@ -53,6 +54,7 @@ class AdapterObjective:
         ValueError: If the data are empty, a layer is merged or the center has another length.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -60,29 +62,27 @@ class AdapterObjective:
         *,
         loss_fn: LossFn = F.cross_entropy,
         masks: Masks | Inference = "mean",
-        weight: float = 0.0,
+        weight: NonNegative = 0.0,
         center: Tensor | None = None,
         dtype: torch.dtype = torch.float64,
-        max_rows: int = 1024,
+        max_rows: Count = 1024,
     ) -> None:
-        inputs, targets = check_data("data", data)
-        check_callable("loss_fn", loss_fn)
+        inputs, targets = data
         check_masks(model, masks)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or float64, got dtype={short(dtype)}")
-        merged = [name for name, layer in adapters(model).items() if layer.merged]
+        merged = [name for name, layer in unchecked(adapters)(model).items() if layer.merged]
         if merged:
             raise ValueError(f"model must be unmerged, layers {merged} are merged")
         device = model_device(model)
         self.model, self.loss_fn, self.masks = model, loss_fn, masks
-        self.weight = check_positive("weight", weight, zero_ok=True)
-        self.dtype, self.max_rows = dtype, check_count("max_rows", max_rows)
+        self.weight, self.dtype, self.max_rows = weight, dtype, max_rows
         self.inputs = map_inputs(lambda t: self._convert(t.to(device)), inputs)
         self.targets = self._convert(targets.to(device))
         self._call = _Call(model)
         state = {**dict(self._call.named_parameters()), **dict(self._call.named_buffers())}
         self._state = {name: self._convert(tensor.detach()) for name, tensor in state.items()}
-        trained = trainable_parameters(model)
+        trained = unchecked(trainable_parameters)(model)
         self.shapes = {name: p.shape for name, p in trained.items()}
         factors = set(factor_names(model))
         marks = {name: p.new_full(p.shape, name in factors) for name, p in trained.items()}
@@ -97,7 +97,7 @@ class AdapterObjective:
         Returns:
             Shape (P,).
         """
-        return self.flatten(trainable_parameters(self.model))
+        return self.flatten(unchecked(trainable_parameters)(self.model))
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Put parameters into a vector.
@@ -173,7 +173,7 @@ class AdapterObjective:
             Shape (K,).
         """
         with self._ready(), torch.no_grad():
-            self._check_per_example()
+            self._need_examples()
             return self._per_example(self._one_loss, thetas, examples)
 
     def penalty(self, theta: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class AdapterObjective:
             Shape (K, P).
         """
         with self._ready():
-            self._check_per_example()
+            self._need_examples()
             if examples is None:
                 examples = torch.arange(len(self.targets), device=self.targets.device)
             points = self._convert(theta).expand(len(examples), -1)
@@ -259,7 +259,7 @@ class AdapterObjective:
             return torch.stack([slope, pull(slope)[0]])
 
         with self._ready():
-            self._check_per_example()
+            self._need_examples()
             found = self._per_example(both, thetas, examples).detach()
         return found[:, 0].norm(dim=1), found[:, 1]
 
@@ -337,13 +337,13 @@ class AdapterObjective:
         # (N, b, ...): instance after instance.
         trained = {f"model.{name}": value for name, value in self.unflatten(theta).items()}
         repeated = repeat_inputs(inputs, self._n_instances)
-        with use_masks(self.model, self.masks, rows=batch_length(repeated)):
+        with using(self.model, self.masks, rows=n_examples(repeated)):
             outputs = functional_call(self._call, {**self._state, **trained}, (repeated,))
         return outputs.unflatten(0, (self._n_instances, -1))
 
     def _losses(self, theta: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
-        outputs = self._outputs(theta, inputs)
-        return torch.stack([example_losses(self.loss_fn, o, targets) for o in outputs]).mean(0)
+        outputs, each = self._outputs(theta, inputs), unchecked(example_losses)
+        return torch.stack([each(self.loss_fn, o, targets) for o in outputs]).mean(0)
 
     def _mean_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         # The share of these examples in the mean over all n.
@@ -366,7 +366,7 @@ class AdapterObjective:
             self._convert(thetas), picked, self.targets[examples]
         )
 
-    def _check_per_example(self) -> None:
+    def _need_examples(self) -> None:
         if isinstance(self.masks, Masks):
             for name, mask in self.masks.layers.items():
                 if mask.law == "activation":
@@ -387,7 +387,7 @@ class AdapterObjective:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self.model))
+            stack.enter_context(evaluating(self.model))
             # The fused kernels have no second derivative.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if self._n_instances > 1:
@@ -407,3 +407,8 @@ class _Call(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         return call_model(self.model, inputs)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """A tensor as an array of float64."""
+    return tensor.double().cpu().numpy()

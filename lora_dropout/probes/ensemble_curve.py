@@ -13,22 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.adapters.use_masks import Masks
-from lora_dropout.checks import (
-    MOST,
+from lora_dropout.data import Inputs, LossFn, call_loss
+from lora_dropout.door import (
+    Count,
+    Held,
     check_count,
     check_numbers,
     check_same_device,
     check_sequence,
     check_tensor,
-    check_type,
+    checked,
     short,
 )
-from lora_dropout.data import Inputs, LossFn, call_loss
 from lora_dropout.prediction.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.prediction.ensemble import ensemble_predict
 from lora_dropout.probes.intervals import Array
-from lora_dropout.seeds import check_seed, seeded_generator
+from lora_dropout.seeds import Seed, seeded_generator
 
 _LARGEST = 1e100  # their squares are summed, in float64
 
@@ -76,7 +77,8 @@ class SquaredLossLaw:
     limit_error: float
     variance_error: float
 
-    def loss(self, n_instances: int) -> float:
+    @checked
+    def loss(self, n_instances: Count) -> float:
         """Expected loss of an ensemble.
 
         Args:
@@ -85,9 +87,10 @@ class SquaredLossLaw:
         Returns:
             limit + V / N.
         """
-        return self.limit + self.variance / check_count("n_instances", n_instances)
+        return self.limit + self.variance / n_instances
 
 
+@checked
 def member_outputs(model: nn.Module, inputs: Inputs, masks: Masks) -> Tensor:
     """Run every member alone.
 
@@ -99,13 +102,13 @@ def member_outputs(model: nn.Module, inputs: Inputs, masks: Masks) -> Tensor:
     Returns:
         Raw outputs, shape (M, b, ...).
     """
-    check_type("masks", masks, Masks, "masks of sample_masks")
     members = (masks.select(i) for i in range(masks.n_instances))
     return torch.stack(
         [ensemble_predict(model, inputs, masks=member, average="logits") for member in members]
     )
 
 
+@checked
 def ensemble_curve(
     members: Tensor,
     targets: Tensor,
@@ -113,8 +116,8 @@ def ensemble_curve(
     sizes: Sequence[int],
     loss_fn: LossFn = F.cross_entropy,
     average: Average | Averaging = "probabilities",
-    partitions: int = 8,
-    seed: int = 0,
+    partitions: Held = 8,
+    seed: Seed = 0,
 ) -> EnsembleCurve:
     """Measure loss, accuracy and calibration of ensembles of several sizes.
 
@@ -134,9 +137,8 @@ def ensemble_curve(
         ValueError: If a size is above M / 2, or shapes do not fit.
     """
     averaging = check_averaging(average, None)
-    check_count("partitions", partitions, maximum=MOST)
     sizes = check_sequence("sizes", sizes, object)
-    generator = seeded_generator(check_seed("seed", seed))
+    generator = seeded_generator(seed)
     members = _check_members(members, targets)
     for n in sizes:
         if check_count("sizes", n) > len(members) // 2:

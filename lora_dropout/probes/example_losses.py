@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_callable, check_positive, check_tensor, short
 from lora_dropout.data import LossFn, call_loss
+from lora_dropout.door import Dense, Positive, by_domain, check_positive, checked, short
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ZeroOneLoss:
         return (outputs.argmax(dim=-1) != targets).to(outputs.dtype).mean()
 
 
-@dataclass(frozen=True)
+@attrs.frozen(slots=False, field_transformer=by_domain)
 class ClippedCrossEntropy:
     """Cross-entropy, each example's cut off at a cap.
 
@@ -44,10 +45,7 @@ class ClippedCrossEntropy:
             uniform guess.
     """
 
-    bound: float
-
-    def __post_init__(self) -> None:
-        check_positive("bound", self.bound)
+    bound: Positive
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the mean loss.
@@ -62,6 +60,7 @@ class ClippedCrossEntropy:
         return F.cross_entropy(outputs, targets, reduction="none").clamp(max=self.bound).mean()
 
 
+@checked
 def sure_bound(loss_fn: LossFn) -> float | None:
     """The value a loss never exceeds, for losses in [0, bound].
 
@@ -71,12 +70,12 @@ def sure_bound(loss_fn: LossFn) -> float | None:
     Returns:
         Its `bound`; None for a loss that declares none, such as cross-entropy.
     """
-    check_callable("loss_fn", loss_fn)
     bound = getattr(loss_fn, "bound", None)
     return None if bound is None else check_positive("loss_fn.bound", bound)
 
 
-def example_losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
+@checked
+def example_losses(loss_fn: LossFn, outputs: Dense, targets: Dense) -> Tensor:
     """Evaluate a mean loss on each example alone.
 
     Args:
@@ -90,9 +89,6 @@ def example_losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: If outputs and targets are not of the same examples.
     """
-    check_callable("loss_fn", loss_fn)
-    check_tensor("outputs", outputs)
-    check_tensor("targets", targets)
     if outputs.dim() == 0 or outputs.shape[:1] != targets.shape[:1] or len(outputs) == 0:
         raise ValueError(
             "outputs and targets must be of the same examples, at least one, "

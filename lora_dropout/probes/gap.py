@@ -7,20 +7,20 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
-from lora_dropout.data import LossFn, map_inputs, model_device
+from lora_dropout.data import Data, LossFn, map_inputs, model_device
+from lora_dropout.door import MOST, Confidence, check_count, checked, unchecked
 from lora_dropout.prediction.averaging import task_averaging
-from lora_dropout.prediction.ensemble import Prediction, predict
-from lora_dropout.prediction.evaluate import Data, check_data
+from lora_dropout.prediction.ensemble import Prediction, outputs_of
 from lora_dropout.probes.example_losses import ZeroOneLoss, example_losses, sure_bound
 from lora_dropout.probes.intervals import (
     Array,
     Interval,
-    check_confidence,
+    between,
     clopper_pearson_interval,
     empirical_bernstein_interval,
     t_interval,
 )
-from lora_dropout.seeds import check_seed, seeded_generator
+from lora_dropout.seeds import Seed, seeded_generator
 
 GapMethod = Literal["clopper_pearson", "empirical_bernstein", "t"]
 
@@ -57,6 +57,7 @@ class Gap:
     inference: Prediction
 
 
+@checked
 def generalization_gap(
     model: nn.Module,
     train: Data,
@@ -65,8 +66,8 @@ def generalization_gap(
     loss_fn: LossFn = F.cross_entropy,
     inference: Prediction = "ensemble",
     n_instances: int = 8,
-    seed: int = 0,
-    confidence: float = 0.95,
+    seed: Seed = 0,
+    confidence: Confidence = 0.95,
 ) -> Gap:
     """Measure the gap between held-out and training loss.
 
@@ -87,22 +88,22 @@ def generalization_gap(
     Raises:
         ValueError: If an example's loss is not finite.
     """
-    check_seed("seed", seed)
-    confidence = check_confidence(confidence)
+    if inference == "ensemble":
+        check_count("n_instances", n_instances, maximum=MOST)
 
     def losses_of(name: str, data: Data) -> Array:
-        inputs, targets = check_data(name, data)
+        inputs, targets = data
         device = model_device(model)
         targets = targets.to(device)
-        outputs = predict(
+        outputs = outputs_of(
             model,
             map_inputs(lambda t: t.to(device), inputs),
             inference=inference,
             n_instances=n_instances,
             generator=seeded_generator(seed),
-            average=task_averaging(model, loss_fn, targets),
+            averaging=task_averaging(model, loss_fn, targets),
         )
-        losses = example_losses(loss_fn, outputs, targets).double().cpu().numpy()
+        losses = unchecked(example_losses)(loss_fn, outputs, targets).double().cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
             raise ValueError(
@@ -133,9 +134,9 @@ def _risk(losses: Array, loss_fn: LossFn, confidence: float) -> tuple[Interval, 
         return clopper_pearson_interval(errors, len(losses), confidence=confidence), (
             "clopper_pearson"
         )
-    bound = sure_bound(loss_fn)
+    bound = unchecked(sure_bound)(loss_fn)
     if bound is None:
         return t_interval(losses, confidence=confidence), "t"
     found = empirical_bernstein_interval(losses, span=bound, confidence=confidence)
     low, high = max(found.low, 0.0), min(found.high, bound)
-    return Interval(low, high, confidence), "empirical_bernstein"
+    return between(low, high, confidence), "empirical_bernstein"

@@ -19,7 +19,7 @@ from torch import Tensor
 from lora_dropout.adapters.adapt import need_adapters, trainable_parameters
 from lora_dropout.adapters.lora import AdaLoRALinear, AdapterLinear
 from lora_dropout.adapters.use_masks import Masks
-from lora_dropout.checks import check_type
+from lora_dropout.door import checked, unchecked
 from lora_dropout.probes.adapter_objective import AdapterObjective
 
 
@@ -71,6 +71,7 @@ class GaugeSpace:
         return torch.cat([vectors.new_zeros(len(vectors), 0), *parts], dim=1)
 
 
+@checked
 def gauge_space(objective: AdapterObjective, theta: Tensor | None = None) -> GaugeSpace:
     """Find the gauge directions of every adapter.
 
@@ -82,11 +83,10 @@ def gauge_space(objective: AdapterObjective, theta: Tensor | None = None) -> Gau
         Their span. Where a factor has rank below r some directions vanish or coincide, and the
         dimension is below r^2 (at the usual start, B = 0, it is r * rank(A)).
     """
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     theta = objective.point() if theta is None else objective.check_point("theta", theta)
     values = objective.unflatten(theta)
     offsets, total = {}, 0
-    for name, parameter in trainable_parameters(objective.model).items():
+    for name, parameter in unchecked(trainable_parameters)(objective.model).items():
         offsets[id(parameter)] = (name, total)
         total += parameter.numel()
     places, bases = [], []

@@ -9,6 +9,7 @@ nothing, so it is drawn for all.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,26 +21,33 @@ from lora_bounds.bounds.laws import TensorKind
 from lora_bounds.rounding import up
 from lora_dropout.adapters.adapt import trainable_parameters
 from lora_dropout.adapters.layer import MaskedLayer, need_masked_layers
-from lora_dropout.adapters.use_masks import sample_masks, use_masks
-from lora_dropout.checks import (
-    MOST,
+from lora_dropout.adapters.use_masks import sample_masks, using
+from lora_dropout.data import (
+    Batch,
+    Data,
+    Inputs,
+    LossFn,
+    call_loss,
+    call_model,
+    evaluating,
+    map_inputs,
+    model_device,
+    n_examples,
+)
+from lora_dropout.door import (
+    Held,
     check_array,
-    check_count,
     check_numbers,
     check_positive,
     check_type,
+    checked,
+    unchecked,
 )
-from lora_dropout.data import (
-    Inputs,
-    LossFn,
-    batch_length,
-    call_loss,
-    call_model,
-    map_inputs,
-    model_device,
-)
-from lora_dropout.prediction.evaluate import Data, check_data
-from lora_dropout.seeds import check_seed, seeded_generator
+from lora_dropout.seeds import Seed, seeded_generator
+
+
+def _check_widths(name: str, value: Any) -> tuple[float, ...]:
+    return tuple(check_positive(name, width) for width in check_array(name, value).tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +63,7 @@ class GibbsRisk:
     losses: NDArray[np.float64]
 
 
+@checked
 def squared_distance(model: nn.Module, initial: Mapping[str, Tensor]) -> float:
     """How far training moved the parameters: ||A - A0||^2 + ||B - B0||^2 over all layers.
 
@@ -73,7 +82,7 @@ def squared_distance(model: nn.Module, initial: Mapping[str, Tensor]) -> float:
 
 def _moves(model: nn.Module, initial: Mapping[str, Tensor]) -> Iterator[tuple[nn.Parameter, float]]:
     check_type("initial", initial, Mapping, "tensors by name")
-    for name, parameter in trainable_parameters(model).items():
+    for name, parameter in unchecked(trainable_parameters)(model).items():
         found = getattr(initial.get(name), "shape", None)
         if found != parameter.shape:
             raise ValueError(
@@ -84,12 +93,13 @@ def _moves(model: nn.Module, initial: Mapping[str, Tensor]) -> Iterator[tuple[nn
         yield parameter, float(change.square().sum())
 
 
+@checked
 def gibbs_kl(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: Batch,
     *,
     initial: Mapping[str, Tensor],
-    widths: Sequence[float],
+    widths: Annotated[Sequence[float], check_array],
 ) -> NDArray[np.float64]:
     """The divergence of posterior and prior: what each tensor's move costs under its mask law.
 
@@ -108,7 +118,7 @@ def gibbs_kl(
     Returns:
         Divergences in nats, rounded up, shape (K,).
     """
-    layers, n = need_masked_layers(model), batch_length(inputs)
+    layers, n = need_masked_layers(model), n_examples(inputs)
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
     places: dict[int, tuple[str, TensorKind]] = {}
     for name, layer in layers.items():
@@ -125,7 +135,7 @@ def gibbs_kl(
         else:
             free += moved
     rows = _rows_of_an_example(model, inputs, n)
-    width = check_array("widths", widths)
+    width = np.asarray(widths)
     total = np.asarray(dropout_kl(dropout=0.0, law="none", squared_norm=free, width=width))
     for name, layer in layers.items():
         spec = layer.spec
@@ -163,7 +173,6 @@ def _rows_of_an_example(model: nn.Module, inputs: Inputs, n: int) -> dict[str, f
 def _rows_seen(model: nn.Module, inputs: Inputs) -> Counter[str]:
     # By layer, all its calls in one pass together.
     seen: Counter[str] = Counter()
-    training = [module for module in model.modules() if module.training]
 
     def count(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         x = args[0] if args else kwargs["x"]
@@ -174,27 +183,25 @@ def _rows_seen(model: nn.Module, inputs: Inputs) -> Counter[str]:
         layer.register_forward_pre_hook(count, with_kwargs=True)
         for layer in need_masked_layers(model).values()
     ]
-    model.eval()
     try:
-        with use_masks(model, "mean"):
+        with evaluating(model), using(model, "mean"):
             call_model(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module in training:
-            module.training = True
     return seen
 
 
+@checked
 @torch.no_grad()
 def gibbs_risk(
     model: nn.Module,
     data: Data,
     *,
     loss_fn: LossFn,
-    widths: Sequence[float],
-    n_draws: int = 100,
-    seed: int = 0,
+    widths: Annotated[Sequence[float], _check_widths],
+    n_draws: Held = 100,
+    seed: Seed = 0,
 ) -> GibbsRisk:
     """Sample the loss of the noisy masked model.
 
@@ -213,39 +220,34 @@ def gibbs_risk(
     Raises:
         ValueError: If a loss is not finite.
     """
-    inputs, targets = check_data("data", data)
-    check_count("n_draws", n_draws, maximum=MOST)
-    check_seed("seed", seed)
-    scales = tuple(
-        check_positive("widths", width) for width in check_array("widths", widths).tolist()
-    )
+    inputs, targets = data
+    scales = tuple(widths)
     device = model_device(model)
     inputs, targets = map_inputs(lambda t: t.to(device), inputs), targets.to(device)
-    parameters = trainable_parameters(model)
+    parameters = unchecked(trainable_parameters)(model)
     trained = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     losses = np.empty((len(scales), n_draws))
-    training = [module for module in model.modules() if module.training]
     generator = seeded_generator(seed)
-    model.eval()
     try:
-        for draw in range(n_draws):
-            masks = sample_masks(model, generator=generator)
-            noise = {
-                name: torch.randn(value.shape, generator=generator, dtype=value.dtype).to(device)
-                for name, value in trained.items()
-            }
-            for row, width in enumerate(scales):
-                for name, parameter in parameters.items():
-                    parameter.copy_(trained[name] + width * noise[name])
-                with use_masks(model, masks):
-                    losses[row, draw] = float(
-                        call_loss(loss_fn, call_model(model, inputs), targets)
+        with evaluating(model):
+            for draw in range(n_draws):
+                masks = unchecked(sample_masks)(model, generator=generator)
+                noise = {
+                    name: torch.randn(value.shape, generator=generator, dtype=value.dtype).to(
+                        device
                     )
+                    for name, value in trained.items()
+                }
+                for row, width in enumerate(scales):
+                    for name, parameter in parameters.items():
+                        parameter.copy_(trained[name] + width * noise[name])
+                    with using(model, masks):
+                        losses[row, draw] = float(
+                            call_loss(loss_fn, call_model(model, inputs), targets)
+                        )
     finally:
         for name, parameter in parameters.items():
             parameter.copy_(trained[name])
-        for module in training:
-            module.training = True
     if not np.isfinite(losses).all():
         bad = losses[~np.isfinite(losses)][0]
         raise ValueError(f"widths must leave the losses finite, got {bad!r} with widths={scales}")

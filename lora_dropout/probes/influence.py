@@ -9,7 +9,6 @@ measured: see `agreement`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -18,19 +17,18 @@ from scipy import stats
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from lora_dropout.checks import (
-    MOST,
+from lora_dropout.door import (
+    Held,
+    Natural,
+    NonNegative,
+    Positive,
     check_array,
-    check_choice,
-    check_count,
     check_indices,
-    check_positive,
-    check_type,
+    checked,
 )
-from lora_dropout.probes.adapter_objective import AdapterObjective
-from lora_dropout.probes.curvature import Matrix
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
+from lora_dropout.probes.curvature import Matrix, Product
 from lora_dropout.probes.intervals import Array
-from lora_dropout.probes.spectrum import Product
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +75,17 @@ class Agreement:
     scale: float
 
 
+@checked
 def influence(
     objective: AdapterObjective,
     theta: Tensor | None = None,
     *,
-    damping: float,
+    damping: NonNegative,
     examples: Sequence[int] | None = None,
     matrix: Matrix = "hessian",
-    max_dense: int = 512,
-    tolerance: float = 1e-6,
-    max_iterations: int | None = None,
+    max_dense: Natural = 512,
+    tolerance: Positive = 1e-6,
+    max_iterations: Held | None = None,
 ) -> Influence:
     """Predict what leaving out each example does to its own loss.
 
@@ -109,24 +108,17 @@ def influence(
         ValueError: If an example is out of range, or the damped curvature is not positive (dense).
         ArithmeticError: If conjugate gradients do not converge, or meet negative curvature.
     """
-    check_choice("matrix", matrix, get_args(Matrix))
-    check_count("max_dense", max_dense, minimum=0)
-    damping = check_positive("damping", damping, zero_ok=True)
-    check_positive("tolerance", tolerance)
-    if max_iterations is not None:
-        check_count("max_iterations", max_iterations, maximum=MOST)
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     n = len(objective.targets)
     chosen = list(range(n)) if examples is None else check_indices("examples", examples, n)
     theta = objective.point() if theta is None else objective.check_point("theta", theta)
     at = torch.tensor(chosen, device=theta.device)
-    gradients = objective.example_gradients(theta, at).double().cpu().numpy()
+    gradients = as_array(objective.example_gradients(theta, at))
     products = (
         objective.hessian_products if matrix == "hessian" else objective.gauss_newton_products
     )
 
     def damped(rows: Array) -> Array:
-        found = products(theta, torch.from_numpy(rows).to(theta)).double().cpu().numpy()
+        found = as_array(products(theta, torch.from_numpy(rows).to(theta)))
         return found + damping * rows
 
     size = gradients.shape[1]
@@ -145,7 +137,7 @@ def influence(
     return Influence(
         examples=np.array(chosen, dtype=np.int64),
         changes=np.einsum("ip,ip->i", gradients, moves),
-        stepped=stepped.double().cpu().numpy(),
+        stepped=as_array(stepped),
         moves=moves,
         damping=float(damping),
         gradient_norm=float(objective.gradient(theta).norm()),

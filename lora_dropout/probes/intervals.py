@@ -1,15 +1,25 @@
 """Confidence intervals: exact where the law is known, else stated as asymptotic."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from lora_bounds.bounds.held_out import clopper_pearson
-from lora_dropout.checks import check_array, check_count, check_positive, check_real, short
+from lora_dropout.door import (
+    Confidence,
+    Count,
+    Natural,
+    Positive,
+    Real,
+    by_domain,
+    check_array,
+    checked,
+    trusted,
+)
 
 Array = NDArray[np.float64]
 
@@ -17,7 +27,18 @@ Array = NDArray[np.float64]
 Direction = Literal["lower", "upper", "exact", "estimate"]
 
 
-@dataclass(frozen=True)
+def check_sample(name: str, values: ArrayLike) -> Array:
+    """Return `values` as a vector of at least 2 finite numbers."""
+    x = check_array(name, values)
+    if len(x) < 2:
+        raise ValueError(f"{name} must be a vector of at least 2 numbers, got shape {x.shape}")
+    return x
+
+
+Sample = Annotated[ArrayLike, check_sample]
+
+
+@attrs.frozen(slots=False, field_transformer=by_domain)
 class Interval:
     """A two-sided confidence interval.
 
@@ -28,14 +49,11 @@ class Interval:
             its maker says.
     """
 
-    low: float
-    high: float
-    confidence: float
+    low: Real
+    high: Real
+    confidence: Confidence
 
-    def __post_init__(self) -> None:
-        for end in ("low", "high", "confidence"):
-            object.__setattr__(self, end, check_real(end, getattr(self, end)))
-        check_confidence(self.confidence)
+    def __attrs_post_init__(self) -> None:
         if not self.low <= self.high:
             raise ValueError(f"low must be at most high, got low={self.low}, high={self.high}")
 
@@ -48,28 +66,18 @@ class Interval:
         Returns:
             The interval of the quantity plus `amount`.
         """
-        return Interval(self.low + amount, self.high + amount, self.confidence)
+        return between(self.low + amount, self.high + amount, self.confidence)
 
 
-def check_confidence(value: float) -> float:
-    """Return a confidence if it lies strictly between 0 and 1.
-
-    Args:
-        value: The confidence.
-
-    Returns:
-        It, as a float.
-
-    Raises:
-        ValueError: If it is 0, 1 or outside.
-    """
-    number = check_real("confidence", value)
-    if not 0.0 < number < 1.0:
-        raise ValueError(f"confidence must be in (0, 1), got confidence={short(value)}")
-    return number
+def between(low: float, high: float, confidence: float) -> Interval:
+    """An interval of ends that are known to be in order."""
+    return trusted(Interval, low=float(low), high=float(high), confidence=confidence)
 
 
-def clopper_pearson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+@checked
+def clopper_pearson_interval(
+    successes: Natural, trials: Count, *, confidence: Confidence = 0.95
+) -> Interval:
     """Bound a probability by the exact binomial tails (Clopper and Pearson 1934).
 
     Args:
@@ -86,9 +94,6 @@ def clopper_pearson_interval(successes: int, trials: int, *, confidence: float =
     >>> clopper_pearson_interval(0, 10, confidence=0.95).low
     0.0
     """
-    trials = check_count("trials", trials)
-    successes = check_count("successes", successes, minimum=0)
-    confidence = check_confidence(confidence)
     if successes > trials:
         raise ValueError(f"successes must be at most trials={trials}, got successes={successes}")
     low, high = (
@@ -99,11 +104,12 @@ def clopper_pearson_interval(successes: int, trials: int, *, confidence: float =
         )
         for d in ("lower", "upper")
     )
-    return Interval(low, high, confidence)
+    return between(low, high, confidence)
 
 
+@checked
 def empirical_bernstein_interval(
-    values: ArrayLike, *, span: float, confidence: float = 0.95
+    values: Sample, *, span: Positive, confidence: Confidence = 0.95
 ) -> Interval:
     """Bound a mean of bounded independent values: holds at every n, not just for large ones.
 
@@ -121,17 +127,17 @@ def empirical_bernstein_interval(
     Raises:
         ValueError: If the values span more than `span`.
     """
-    x = _sample("values", values)
-    span = check_positive("span", span)
+    x = np.asarray(values)
     if np.ptp(x) > span * (1 + 1e-12):
         raise ValueError(f"values must lie within a range of span={span!r}, got {np.ptp(x)!r}")
-    n, log = len(x), math.log(4.0 / (1.0 - check_confidence(confidence)))
+    n, log = len(x), math.log(4.0 / (1.0 - confidence))
     slack = math.sqrt(2.0 * x.var(ddof=1) * log / n) + 7.0 * span * log / (3.0 * (n - 1))
     slack = slack * (1.0 + 1e-12) + 1e-15 * float(np.abs(x).max())  # rounding, of the mean too
-    return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
+    return between(x.mean() - slack, x.mean() + slack, confidence)
 
 
-def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+@checked
+def t_interval(values: Sample, *, confidence: Confidence = 0.95) -> Interval:
     """Bound a mean by Student's t: exact for normal values, asymptotic for others.
 
     Args:
@@ -141,14 +147,21 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     Returns:
         The interval of the mean.
     """
-    x = _sample("values", values)
-    confidence = check_confidence(confidence)
-    error = x.std(ddof=1) / np.sqrt(len(x))
-    slack = float(stats.t.isf((1.0 - confidence) / 2.0, len(x) - 1) * error)
-    return Interval(float(x.mean() - slack), float(x.mean() + slack), confidence)
+    x = np.asarray(values)
+    slack = student_slack(x, confidence)
+    return between(x.mean() - slack, x.mean() + slack, confidence)
 
 
-def percentile_interval(resampled: ArrayLike, *, confidence: float = 0.95) -> Interval:
+def student_slack(values: Array, confidence: float) -> float:
+    """Half the length of Student's interval of the mean of 2 or more values."""
+    quantile = stats.t.isf((1.0 - confidence) / 2.0, len(values) - 1)
+    return float(quantile * (values.std(ddof=1) / np.sqrt(len(values))))
+
+
+@checked
+def percentile_interval(
+    resampled: Annotated[ArrayLike, check_array], *, confidence: Confidence = 0.95
+) -> Interval:
     """Take the percentile interval of bootstrap values (Efron 1979): asymptotic.
 
     Args:
@@ -158,13 +171,6 @@ def percentile_interval(resampled: ArrayLike, *, confidence: float = 0.95) -> In
     Returns:
         The interval between the two percentiles.
     """
-    tail = (1.0 - check_confidence(confidence)) / 2.0
-    low, high = np.quantile(check_array("resampled", resampled), [tail, 1.0 - tail])
-    return Interval(float(low), float(high), confidence)
-
-
-def _sample(name: str, values: ArrayLike) -> Array:
-    x = check_array(name, values)
-    if len(x) < 2:
-        raise ValueError(f"{name} must be a vector of at least 2 numbers, got shape {x.shape}")
-    return x
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(np.asarray(resampled), [tail, 1.0 - tail])
+    return between(low, high, confidence)

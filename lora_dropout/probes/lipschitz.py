@@ -5,23 +5,24 @@ arXiv 2404.09610 v1, Lemma A.1, takes. What sampling finds is a lower bound on t
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.lora import LoRALinear
-from lora_dropout.checks import (
+from lora_dropout.data import Data
+from lora_dropout.door import (
     MOST,
-    check_choice,
+    Held,
+    NonNegative,
+    Positive,
     check_count,
-    check_generator,
     check_numbers,
-    check_positive,
-    check_type,
+    checked,
 )
-from lora_dropout.prediction.evaluate import Data, check_data
-from lora_dropout.probes.adapter_objective import AdapterObjective
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.intervals import Array, Direction
 
 BoundedLoss = Literal["cross_entropy", "mse"]
@@ -61,12 +62,13 @@ class SegmentLipschitz:
         return float(self.regularized_gradient_norms.max())
 
 
+@checked
 def segment_lipschitz(
     objective: AdapterObjective,
     start: Tensor,
     end: Tensor,
     *,
-    n_points: int = 11,
+    n_points: Annotated[int, partial(check_count, minimum=2, maximum=MOST)] = 11,
     quadratic: bool = False,
 ) -> SegmentLipschitz:
     """Measure slopes along the segment between two solutions.
@@ -85,10 +87,19 @@ def segment_lipschitz(
     Raises:
         ValueError: If `quadratic` is claimed and the gradients at the middle deny it.
     """
-    check_type("quadratic", quadratic, bool, "a bool")
-    check_count("n_points", n_points, minimum=2, maximum=MOST)
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
-    start, end = objective.check_point("start", start), objective.check_point("end", end)
+    ends = objective.check_point("start", start), objective.check_point("end", end)
+    return slopes_between(objective, *ends, n_points=n_points, quadratic=quadratic)
+
+
+def slopes_between(
+    objective: AdapterObjective,
+    start: Tensor,
+    end: Tensor,
+    *,
+    n_points: int,
+    quadratic: bool = False,
+) -> SegmentLipschitz:
+    """As `segment_lipschitz`, for points that are known to be the objective's."""
     losses_u, losses_v = objective.losses(start), objective.losses(end)
     distance = float((end - start).norm())
     change = losses_v - losses_u
@@ -107,10 +118,10 @@ def segment_lipschitz(
     divisor = distance if distance > 0 else float("inf")
     return SegmentLipschitz(
         distance=distance,
-        secants=_numpy(change.abs() / divisor),
-        regularized_secants=_numpy((change + penalty).abs() / divisor),
-        gradient_norms=_numpy(best),
-        regularized_gradient_norms=_numpy(regularized),
+        secants=as_array(change.abs() / divisor),
+        regularized_secants=as_array((change + penalty).abs() / divisor),
+        gradient_norms=as_array(best),
+        regularized_gradient_norms=as_array(regularized),
         direction="exact" if quadratic else "lower",
     )
 
@@ -135,13 +146,14 @@ class BallLipschitz:
         return float(self.gradient_norms.max())
 
 
+@checked
 def ball_lipschitz(
     objective: AdapterObjective,
     middle: Tensor,
-    radius: float,
+    radius: Positive,
     *,
-    n_starts: int = 4,
-    n_steps: int = 10,
+    n_starts: Held = 4,
+    n_steps: Annotated[int, partial(check_count, minimum=0, maximum=MOST)] = 10,
     generator: torch.Generator | None = None,
 ) -> BallLipschitz:
     """Search a ball for the steepest point of each example's loss (penalty left out).
@@ -164,11 +176,6 @@ def ball_lipschitz(
     Raises:
         ValueError: If slopes in the ball are not finite.
     """
-    radius = check_positive("radius", radius)
-    check_count("n_starts", n_starts, maximum=MOST)
-    check_count("n_steps", n_steps, minimum=0, maximum=MOST)
-    check_generator("generator", generator)
-    check_type("objective", objective, AdapterObjective, "an AdapterObjective")
     middle = objective.check_point("middle", middle)
     n, size = len(objective.targets), len(middle)
     every = torch.arange(n, device=middle.device)
@@ -190,11 +197,12 @@ def ball_lipschitz(
             offset = offset / outside
     if not best.isfinite().all():
         raise ValueError(f"radius must leave all slopes finite, got radius={radius!r}")
-    return BallLipschitz(radius, _numpy(best))
+    return BallLipschitz(radius, as_array(best))
 
 
+@checked
 def linear_layer_lipschitz(
-    model: nn.Module, data: Data, radius: float, *, loss: BoundedLoss
+    model: object, data: Data, radius: NonNegative, *, loss: BoundedLoss
 ) -> Array:
     """Bound the slopes over a ball of the factors from above, for a model of one adapted layer.
 
@@ -217,9 +225,7 @@ def linear_layer_lipschitz(
     Raises:
         ValueError: If the model is another one, or its masks are not of that kind.
     """
-    check_choice("loss", loss, get_args(BoundedLoss))
-    check_positive("radius", radius, zero_ok=True)
-    inputs, targets = check_data("data", data)
+    inputs, targets = data
     parts = list(model) if isinstance(model, nn.Sequential) else [model]
     if len(parts) != 1 or not isinstance(parts[0], LoRALinear) or not isinstance(inputs, Tensor):
         raise ValueError(f"model must be one LoRA layer on a tensor, got {type(model).__name__}")
@@ -245,7 +251,7 @@ def linear_layer_lipschitz(
             residual = (base - targets.double()).flatten(1)
             far = residual.norm(dim=1) + layer.scaling * lengths * reach**2 / 2.0
             slope = 2.0 * far / residual.shape[1]
-        return _numpy(layer.scaling * slope * lengths * reach)
+        return as_array(layer.scaling * slope * lengths * reach)
 
 
 def _check_quadratic(objective: AdapterObjective, start: Tensor, end: Tensor) -> None:
@@ -258,7 +264,3 @@ def _check_quadratic(objective: AdapterObjective, start: Tensor, end: Tensor) ->
             "quadratic=True needs gradients that are affine along the segment, got a deviation of "
             f"{error!r} at its middle, beside norms of {scale!r}"
         )
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.double().cpu().numpy()

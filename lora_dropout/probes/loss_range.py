@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from lora_dropout.checks import check_sequence
 from lora_dropout.data import LossFn
+from lora_dropout.door import check_sequence
 from lora_dropout.probes.example_losses import example_losses, sure_bound
 from lora_dropout.probes.intervals import Direction
 

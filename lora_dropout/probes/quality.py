@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,14 +11,24 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_dropout.checks import MOST, check_count, check_numbers, check_tensor, short
+from lora_dropout.door import (
+    MOST,
+    Confidence,
+    Count,
+    Dense,
+    Natural,
+    check_count,
+    check_numbers,
+    checked,
+    short,
+)
 from lora_dropout.prediction.calibration import (
     adaptive_calibration_error,
     brier_score,
     check_probabilities,
     expected_calibration_error,
 )
-from lora_dropout.probes.intervals import Interval, check_confidence
+from lora_dropout.probes.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,15 @@ class Quality:
     within_bins: Estimate
 
 
+@checked
 def prediction_quality(
-    outputs: Tensor,
-    targets: Tensor,
+    outputs: Annotated[Tensor, partial(check_numbers, dims=2)],
+    targets: Dense,
     *,
-    n_bins: int = 15,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    n_bins: Count = 15,
+    resamples: Annotated[int, partial(check_count, minimum=2, maximum=MOST)] = 1000,
+    confidence: Confidence = 0.95,
+    seed: Natural = 0,
 ) -> Quality:
     """Measure predictions of a classifier.
 
@@ -88,12 +100,6 @@ def prediction_quality(
     Raises:
         ValueError: If there are fewer than 2 examples, or an argument is out of range.
     """
-    check_count("n_bins", n_bins)
-    check_count("resamples", resamples, minimum=2, maximum=MOST)
-    check_count("seed", seed, minimum=0)
-    confidence = check_confidence(confidence)
-    check_numbers("outputs", outputs, dims=2)
-    check_tensor("targets", targets)
     logs = outputs.detach().double().log_softmax(dim=-1).cpu()
     if logs.isnan().any():
         raise ValueError(f"outputs must give probabilities, got infinities in {short(outputs)}")

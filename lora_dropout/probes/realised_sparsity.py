@@ -8,9 +8,9 @@ from torch import nn
 from lora_bounds.bounds.laws import mask_law
 from lora_dropout.adapters.layer import need_masked_layers
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.checks import MOST, check_count
+from lora_dropout.door import Confidence, Held, checked, unchecked
 from lora_dropout.masks.draw import LayerMask
-from lora_dropout.probes.intervals import Interval, check_confidence, clopper_pearson_interval
+from lora_dropout.probes.intervals import Interval, clopper_pearson_interval
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class Sparsity:
     bits: int
 
 
+@checked
 def realised_sparsity(
     model: nn.Module,
     *,
-    n_draws: int = 100,
+    n_draws: Held = 100,
     generator: torch.Generator | None = None,
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
 ) -> Sparsity:
     """Draw masks and count zeros.
 
@@ -72,9 +73,7 @@ def realised_sparsity(
             f"mask must be a law that masks B A (row_column, entrywise, rank), got {name_of_law!r}"
         )
     law = mask_law(name_of_law)
-    check_count("n_draws", n_draws, maximum=MOST)
-    confidence = check_confidence(confidence)
-    masks = sample_masks(model, n_instances=n_draws, generator=generator)
+    masks = unchecked(sample_masks)(model, n_instances=n_draws, generator=generator)
     dropped, bits, zeros, entries = 0, 0, 0.0, 0
     layers = {}
     for name, spec in specs.items():

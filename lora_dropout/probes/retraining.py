@@ -12,8 +12,9 @@ is gone. The noise floor, retraining on S itself with another seed, stands besid
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -23,26 +24,83 @@ from torch.nn import functional as F
 
 from lora_dropout.adapters.adapt import adapter_config
 from lora_dropout.adapters.use_masks import Masks, check_masks
-from lora_dropout.checks import (
-    check_choice,
+from lora_dropout.data import Data, Inputs, LossFn, map_inputs
+from lora_dropout.door import (
+    Confidence,
+    Count,
+    check_array,
     check_indices,
     check_sequence,
-    check_type,
+    checked,
+    made,
     short,
+    unchecked,
 )
-from lora_dropout.data import Inputs, LossFn, map_inputs
 from lora_dropout.masks.config import Inference
-from lora_dropout.prediction.evaluate import Data, check_data
-from lora_dropout.probes.adapter_objective import AdapterObjective
-from lora_dropout.probes.changes import Changes, summarize
+from lora_dropout.probes.adapter_objective import AdapterObjective, as_array
 from lora_dropout.probes.example_losses import example_losses
-from lora_dropout.probes.intervals import Array, check_confidence
-from lora_dropout.replicas import Replica, fit_replicas
+from lora_dropout.probes.intervals import Array, Interval, t_interval
+from lora_dropout.replicas import fit_replicas
+from lora_dropout.replicas.replica import known_replica
 from lora_dropout.seeds import check_seed, derived_seed
 from lora_dropout.training.fit_config import FitConfig
 from lora_dropout.training.penalty import drop_probability
 
 Convention = Literal["1/n", "1/(n-1)"]
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Signed changes with their means; t intervals, asymptotic.
+
+    Attributes:
+        values: Signed changes, shape (S, m).
+        absolute: Mean of |values|: pointwise hypothesis stability, where values come from removal.
+        absolute_interval: Of that mean, over examples (each averaged over the seeds).
+        signed: Mean of values.
+        signed_interval: Of that mean, over examples.
+        absolute_seed_interval: Of the mean of |values|, over seeds: the mean over runs for these
+            very examples. None for one seed.
+        signed_seed_interval: The same for the signed mean.
+    """
+
+    values: Array
+    absolute: float
+    absolute_interval: Interval
+    signed: float
+    signed_interval: Interval
+    absolute_seed_interval: Interval | None
+    signed_seed_interval: Interval | None
+
+
+@checked
+def summarize(
+    values: Annotated[Array, partial(check_array, dims=2)], confidence: Confidence
+) -> Changes:
+    """Take the means.
+
+    Args:
+        values: Signed changes, shape (S, m), m at least 2.
+        confidence: Of the intervals.
+
+    Returns:
+        Means and intervals.
+    """
+    size = np.abs(values)
+    several = len(values) > 1
+
+    def interval(means: Array) -> Interval:
+        return unchecked(t_interval)(means, confidence=confidence)
+
+    return Changes(
+        values=values,
+        absolute=float(size.mean()),
+        absolute_interval=interval(size.mean(axis=0)),
+        signed=float(values.mean()),
+        signed_interval=interval(values.mean(axis=0)),
+        absolute_seed_interval=interval(size.mean(axis=1)) if several else None,
+        signed_seed_interval=interval(values.mean(axis=1)) if several else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +136,7 @@ class Stability:
     diverged: int
 
 
+@checked
 def leave_one_out(
     model: nn.Module,
     train: Data,
@@ -88,9 +147,9 @@ def leave_one_out(
     seeds: Sequence[int] = (0,),
     convention: Convention = "1/n",
     masks: Masks | Inference = "mean",
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
     device: str | torch.device = "auto",
-    chunk_size: int | None = None,
+    chunk_size: Count | None = None,
     checkpoint_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Stability:
@@ -118,8 +177,7 @@ def leave_one_out(
     Returns:
         Signed and absolute changes.
     """
-    check_choice("convention", convention, get_args(Convention))
-    inputs, targets = check_data("train", train)
+    inputs, targets = train
     n = len(targets)
     removed = _indices(examples, n)
     subsets: list[tuple[int, ...]] = []
@@ -142,6 +200,7 @@ def leave_one_out(
     )
 
 
+@checked
 def replace_one(
     model: nn.Module,
     train: Data,
@@ -152,9 +211,9 @@ def replace_one(
     examples: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     masks: Masks | Inference = "mean",
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
     device: str | torch.device = "auto",
-    chunk_size: int | None = None,
+    chunk_size: Count | None = None,
     checkpoint_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Stability:
@@ -185,10 +244,7 @@ def replace_one(
     Raises:
         ValueError: If there are not as many examples as spares, or more than n.
     """
-    (inputs, targets), (fresh, fresh_targets) = (
-        check_data("train", train),
-        check_data("spares", spares),
-    )
+    (inputs, targets), (fresh, fresh_targets) = train, spares
     n, m = len(targets), len(fresh_targets)
     chosen = _indices(range(min(m, n)) if examples is None else examples, n)
     if len(chosen) != m:
@@ -223,18 +279,16 @@ class _Retraining:
         confidence: float,
     ) -> Stability:
         # Before the training, which an error after it would waste.
-        check_confidence(confidence)
         check_masks(self.model, masks)
-        check_type("config", self.config, FitConfig, "a FitConfig")
         if not self.seeds:
             raise ValueError("seeds must not be empty, got seeds=()")
         everything = tuple(range(len(train[1])))
         replicas = []
         for seed in self.seeds:
-            replicas.append(Replica(seed=seed, examples=everything))
-            replicas.append(Replica(seed=derived_seed(seed, "retraining"), examples=everything))
-            replicas += [Replica(seed=seed, examples=subset) for subset in subsets]
-        trained = fit_replicas(
+            again = derived_seed(seed, "retraining")
+            replicas += [known_replica(seed, everything), known_replica(again, everything)]
+            replicas += [known_replica(seed, subset) for subset in subsets]
+        trained = unchecked(fit_replicas)(
             self.model,
             data,
             replicas,
@@ -247,7 +301,8 @@ class _Retraining:
         )
         adapter = adapter_config(self.model)
         # After training, which may have moved the model; its parameters are those of before.
-        objective = AdapterObjective(
+        objective = made(
+            AdapterObjective,
             self.model,
             train,
             loss_fn=loss_fn,
@@ -264,17 +319,18 @@ class _Retraining:
         after = torch.stack([objective.pair_losses(points, at) for points in changed])
         penalty = objective.penalty(changed) - objective.penalty(full)[:, None]
         moved = changed - full[:, None]
+        means = unchecked(summarize)
         return Stability(
             examples=np.array(removed, dtype=np.int64),
             seeds=self.seeds,
-            loss=summarize(_numpy(after - before), confidence),
-            regularized=summarize(_numpy(after - before + penalty), confidence),
-            noise=summarize(_numpy(other - before), confidence),
-            distances=_numpy(moved.norm(dim=2)),
-            noise_distances=_numpy((noise - full).norm(dim=1)),
-            solutions=_numpy(changed),
-            full=_numpy(full),
-            start=_numpy(start),
+            loss=means(as_array(after - before), confidence),
+            regularized=means(as_array(after - before + penalty), confidence),
+            noise=means(as_array(other - before), confidence),
+            distances=as_array(moved.norm(dim=2)),
+            noise_distances=as_array((noise - full).norm(dim=1)),
+            solutions=as_array(changed),
+            full=as_array(full),
+            start=as_array(start),
             weight=objective.weight,
             diverged=len(trained.diverged),
         )
@@ -293,7 +349,7 @@ class _WeightedLoss:
 
     def __call__(self, outputs: Tensor, packed: Tensor) -> Tensor:
         targets = packed[:, :-1].reshape(len(packed), *self.shape)
-        return (example_losses(self.loss_fn, outputs, targets) * packed[:, -1]).mean()
+        return (unchecked(example_losses)(self.loss_fn, outputs, targets) * packed[:, -1]).mean()
 
 
 def _indices(examples: Sequence[int] | None, n: int) -> list[int]:
@@ -319,7 +375,3 @@ def _concatenate(first: Inputs, second: Inputs) -> Inputs:
     if isinstance(first, Tensor) or isinstance(second, Tensor) or first.keys() != second.keys():
         raise ValueError("spares must have the same inputs as train, got others")
     return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.double().cpu().numpy()

@@ -1,7 +1,7 @@
 """Training of the replicas that fit into memory together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class Chunk:
             return torch.tensor(values, dtype=torch.float64, device=device)
 
         self.peaks = column([setting.learning_rate for setting in settings])
-        self.scales = column([replace(adapter, dropout=rate).mask_scale for rate in self.rates])
+        self.scales = column([adapter.at_rate(rate).mask_scale for rate in self.rates])
         self.penalties = column(
             [s.regularization * drop_probability(adapter.mask, s.dropout) for s in settings]
         ).to(self.rows.dtype)

@@ -4,26 +4,18 @@ import hashlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from lora_dropout.adapters.adapt import check_frozen, trainable_parameters
-from lora_dropout.checks import (
-    check_callable,
-    check_count,
-    check_path,
-    check_sequence,
-    check_type,
-    short,
-)
-from lora_dropout.data import LossFn, map_inputs
-from lora_dropout.prediction.evaluate import Data, check_data
+from lora_dropout.data import Data, LossFn, map_inputs
+from lora_dropout.door import Count, check_sequence, checked, short
 from lora_dropout.replicas.chunk import Chunk, Setting
 from lora_dropout.replicas.memory import default_chunk_size
 from lora_dropout.replicas.replica import Replica
@@ -44,6 +36,7 @@ from lora_dropout.training.fit_config import FitConfig
 _SAVE_SECONDS = 10.0
 
 
+@checked
 def fit_replicas(
     model: nn.Module,
     train: Data,
@@ -52,7 +45,7 @@ def fit_replicas(
     config: FitConfig | None = None,
     loss_fn: LossFn = F.cross_entropy,
     device: str | torch.device = "auto",
-    chunk_size: int | None = None,
+    chunk_size: Count | None = None,
     checkpoint_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Replicas:
@@ -87,17 +80,9 @@ def fit_replicas(
             model, or a checkpoint is damaged or of another run.
     """
     config = FitConfig() if config is None else config
-    check_type("config", config, FitConfig, "a FitConfig")
-    check_callable("loss_fn", loss_fn)
-    check_type("model", model, nn.Module, "a torch module")
     check_sequence("replicas", replicas, Replica)
-    check_type("progress", progress, bool, "a bool")
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-    if checkpoint_folder is not None:
-        checkpoint_folder = check_path("checkpoint_folder", checkpoint_folder)
     check_config(config)
-    inputs, targets = check_data("train", train)
+    inputs, targets = train
     check_batchable(model)
     check_frozen(model)
     where = resolve_device(device)
@@ -110,13 +95,12 @@ def fit_replicas(
     stack.model.train()
     if chunk_size is None:
         chunk_size = default_chunk_size(stack, inputs, targets, config, loss_fn)
-    check_count("chunk_size", chunk_size)
     groups = stack.groups([setting.dropout for setting in settings], chunk_size)
     shared: dict[str, Any] = {}
     if checkpoint_folder is not None:
         shared = {
-            **asdict(config),
-            "adapter": asdict(stack.config),
+            **attrs.asdict(config),
+            "adapter": attrs.asdict(stack.config),
             "train": fingerprint(train),
             "chunk_size": chunk_size,
             **run_identity(model, trainable_parameters(model), loss_fn, where),

@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.data import Inputs, LossFn, batch_length, call_model, map_inputs
+from lora_dropout.data import Inputs, LossFn, call_model, map_inputs, n_examples
+from lora_dropout.door import unchecked
 from lora_dropout.replicas.stack import Stack
 from lora_dropout.training.fit_config import FitConfig
-from lora_dropout.training.objective import instance_loss
+from lora_dropout.training.objective import instance_terms
 
 # On a CPU more is no faster: small adapters gain up to some hundred replicas, about 10 MiB, and the
 # digits transformer loses beyond the caches (benchmarks/replicas.py).
@@ -35,19 +36,21 @@ def default_chunk_size(
         Replicas a chunk, at least 1: the budget over what one step of one replica keeps for its
         backward pass (measured) and its optimiser holds.
     """
-    masks = sample_masks(
+    masks = unchecked(sample_masks)(
         stack.model, n_instances=config.n_instances, generator=torch.Generator().manual_seed(0)
     )
     part = map_inputs(lambda t: t[: config.batch_size], inputs)
     kept = _bytes_kept(
         stack,
-        lambda: instance_loss(
-            stack.model,
-            part,
-            targets[: config.batch_size],
-            masks=masks,
-            mode="grouped" if config.mode == "grouped" else "batched",
-            loss_fn=loss_fn,
+        lambda: list(
+            instance_terms(
+                stack.model,
+                part,
+                targets[: config.batch_size],
+                masks=masks,
+                mode="grouped" if config.mode == "grouped" else "batched",
+                loss_fn=loss_fn,
+            )
         ),
     )
     size = sum(stack.sizes) * next(iter(stack.parameters.values())).element_size()
@@ -67,7 +70,7 @@ def default_pass_rows(stack: Stack, inputs: Inputs) -> int:
     """
     part = map_inputs(lambda t: t[:_PROBED], inputs)
     kept = _bytes_kept(stack, lambda: call_model(stack.model, part))
-    return _share(stack, -(-kept // batch_length(part)))
+    return _share(stack, -(-kept // n_examples(part)))
 
 
 def _bytes_kept(stack: Stack, compute: Callable[[], object]) -> int:

@@ -1,14 +1,33 @@
 """One replica: in what a run differs from its neighbours."""
 
-from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
-from lora_dropout.checks import check_count, check_positive, check_probability, check_sequence
-from lora_dropout.seeds import check_seed
+import attrs
+
+from lora_dropout.door import (
+    NonNegative,
+    Positive,
+    Probability,
+    by_domain,
+    check_count,
+    check_sequence,
+    checked,
+    trusted,
+)
+from lora_dropout.seeds import Seed
 
 _MOST = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
+def _examples(name: str, value: Any) -> tuple[int, ...]:
+    given = check_sequence(name, value, object)
+    if not given:
+        raise ValueError(f"{name} must not be empty, got {name}=()")
+    return tuple(check_count(name, index, minimum=0) for index in given)
+
+
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class Replica:
     """In what one run differs from the others that are trained with it.
 
@@ -23,37 +42,24 @@ class Replica:
             (`seeded_generator`); None takes the model's present ones.
     """
 
-    seed: int = 0
-    examples: tuple[int, ...] | None = None
-    learning_rate: float | None = None
-    dropout: float | None = None
-    regularization: float | None = None
-    init_seed: int | None = None
-
-    def __post_init__(self) -> None:
-        self._set("seed", check_seed("seed", self.seed))
-        if self.examples is not None:
-            given = check_sequence("examples", self.examples, object)
-            examples = tuple(check_count("examples", i, minimum=0) for i in given)
-            if not examples:
-                raise ValueError("examples must not be empty, got examples=()")
-            self._set("examples", examples)
-        if self.learning_rate is not None:
-            self._set("learning_rate", check_positive("learning_rate", self.learning_rate))
-        if self.dropout is not None:
-            self._set("dropout", check_probability("dropout", self.dropout))
-        if self.regularization is not None:
-            weight = check_positive("regularization", self.regularization, zero_ok=True)
-            self._set("regularization", weight)
-        if self.init_seed is not None:
-            self._set("init_seed", check_seed("init_seed", self.init_seed))
-
-    def _set(self, name: str, value: object) -> None:
-        # Plain numbers, whatever scalar type they came as.
-        object.__setattr__(self, name, value)
+    seed: Seed = 0
+    examples: Annotated[tuple[int, ...], _examples] | None = None
+    learning_rate: Positive | None = None
+    dropout: Probability | None = None
+    regularization: NonNegative | None = None
+    init_seed: Seed | None = None
 
 
-def leave_one_out_replicas(n: int, *, seed: int = 0, **common: float) -> list[Replica]:
+def known_replica(seed: int, examples: tuple[int, ...], **common: float) -> Replica:
+    """A replica of values that are known to be valid."""
+    fields = {field.name: None for field in attrs.fields(Replica)}
+    return trusted(Replica, **{**fields, "seed": seed, "examples": examples, **common})
+
+
+@checked
+def leave_one_out_replicas(
+    n: Annotated[int, partial(check_count, minimum=2)], *, seed: Seed = 0, **common: float
+) -> list[Replica]:
     """The retrainings behind leave-one-out stability.
 
     Args:
@@ -67,10 +73,8 @@ def leave_one_out_replicas(n: int, *, seed: int = 0, **common: float) -> list[Re
     Raises:
         ValueError: If n is below 2 or above 10,000: the indices alone take n^2 numbers.
     """
-    n = check_count("n", n, minimum=2)
     if n > _MOST:
         raise ValueError(f"n must be at most {_MOST} to retrain without each, got n={n}")
-    check_seed("seed", seed)
     everything = tuple(range(n))
     subsets = [everything] + [everything[:i] + everything[i + 1 :] for i in range(n)]
     return [Replica(seed=seed, examples=subset, **common) for subset in subsets]  # type: ignore[arg-type]

@@ -1,15 +1,15 @@
 """What the training of many replicas left behind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from lora_dropout.adapters.adapt import need_adapters, trainable_parameters
-from lora_dropout.checks import check_choice, check_count
 from lora_dropout.data import Inputs, batch_length, map_inputs, model_device
+from lora_dropout.door import check_choice, check_count
 from lora_dropout.prediction.averaging import Average, Averaging, average_members, check_averaging
 from lora_dropout.prediction.ensemble import Prediction, split_inputs
 from lora_dropout.replicas.memory import default_pass_rows
@@ -60,7 +60,7 @@ class Replicas:
             for name, parameter in here.items():
                 parameter.copy_(self.parameters[name][index])
         for layer in need_adapters(model).values():
-            layer.config = replace(layer.config, dropout=self.dropout[index])
+            layer.config = layer.config.at_rate(self.dropout[index])
         return model
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ def _predict(
     seeds: Tensor | None,
     averaging: Averaging,
 ) -> Tensor:
-    configs = [replace(stack.config, dropout=rate) for rate in rates]
+    configs = [stack.config.at_rate(rate) for rate in rates]
     masks = None
     if seeds is not None and stack.config.mask != "none":
         masks = stack.draw(seeds.to(rows.device), rates)

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -14,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lora_dropout.adapters.adapt import adapter_config, need_adapters, trainable_parameters
 from lora_dropout.adapters.rank_budget import orthogonality_penalty
 from lora_dropout.data import Inputs, call_model
-from lora_dropout.masks.draw import LayerMask, draw_layer_masks
+from lora_dropout.masks.draw import bare_mask, draw_layer_masks
 from lora_dropout.seeds import seeded_generator
 from lora_dropout.training.penalty import factor_names
 
@@ -54,7 +55,7 @@ class Stack:
             if layer.merged:
                 raise ValueError(f"model must be unmerged, layer {name!r} is merged")
             # The scale of a masked update goes by each replica's own rate: see `scales`.
-            layer.config = replace(self.config, rescale=False)
+            layer.config = attrs.evolve(self.config, rescale=False)
         # By name: the order in which a row is summed, when it is clipped, decides the last bits.
         self.parameters = dict(sorted(trainable_parameters(self.model).items()))
         dtypes = {str(parameter.dtype) for parameter in self.parameters.values()}
@@ -146,9 +147,9 @@ class Stack:
         drawn = draw_layer_masks(specs, seeds.flatten(), dropout=own, device=self.device)
         tensors = {
             name: {
-                field.name: value.unflatten(0, seeds.shape)
-                for field in fields(mask)
-                if isinstance(value := getattr(mask, field.name), Tensor)
+                field: value.unflatten(0, seeds.shape)
+                for field, value in vars(mask).items()
+                if isinstance(value, Tensor)
             }
             for name, mask in drawn.items()
         }
@@ -191,12 +192,7 @@ class Stack:
                 layer.active = "raw"
                 if masks is not None:
                     own = {field: tensor[None] for field, tensor in bits[name].items()}
-                    layer.active = LayerMask(
-                        self.config.mask,
-                        1,
-                        dropout=masks.dropout,
-                        **own,
-                    )
+                    layer.active = bare_mask(self.config.mask, 1, masks.dropout, **own)
 
             def model(*args: Tensor, **named: Tensor) -> object:
                 return functional_call(self.model, values, args, named)

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 import lora_dropout
-from lora_dropout.checks import (
+from lora_dropout.door import (
     check_callable,
     check_choice,
     check_count,
@@ -23,9 +23,9 @@ from lora_dropout.checks import (
     check_sequence,
     check_type,
 )
-from lora_dropout.files import atomic_path, json_digest, remove_orphans
 from lora_dropout.identity import files_digest, package_digest
 from lora_dropout.runs.engines import ENGINES, Engine, Failure
+from lora_dropout.safe_files import atomic_path, json_digest, remove_orphans
 
 Cell = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_dropout.checks import MOST, check_count, check_type
+from lora_dropout.door import MOST, check_count, check_type
 from lora_dropout.seeds import TORCH_BITS, check_seed
 from lora_dropout.tasks.vit import VisionTransformer
 from lora_dropout.threads import fixed_threads

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
-from lora_dropout.checks import short
+from lora_dropout.door import short
 from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.tasks.text import (
     Encoded,

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq
 
-from lora_dropout.checks import check_count, check_type
+from lora_dropout.door import check_count, check_type
 from lora_dropout.tasks.text import (
     Encoded,
     Head,

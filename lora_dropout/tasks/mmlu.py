@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding
 
-from lora_dropout.checks import check_count, check_sequence, check_type, short
+from lora_dropout.door import check_count, check_sequence, check_type, short
 from lora_dropout.prediction.calibration import expected_calibration_error
 from lora_dropout.tasks.text import (
     Encoded,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.text.squad import squad as squad_scores
 from transformers import DataCollatorWithPadding
 
-from lora_dropout.checks import check_count, short
+from lora_dropout.door import check_count, short
 from lora_dropout.tasks.text import (
     Encoded,
     Head,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lora_dropout.checks import check_count, short
+from lora_dropout.door import check_count, short
 from lora_dropout.tasks.data_warning import DataWarning
 
 try:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_count
+from lora_dropout.door import check_count
 
 
 class Attention(nn.Module):

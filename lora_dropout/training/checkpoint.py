@@ -1,6 +1,5 @@
 """Checkpoints of training: one file, replaced atomically, its content and its run verified."""
 
-import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_dropout.data import LossFn
-from lora_dropout.files import atomic_path
+from lora_dropout.data import Data, LossFn
 from lora_dropout.identity import digest_of, package_digest, structure_digest, tensors_digest
-from lora_dropout.prediction.evaluate import Data
+from lora_dropout.safe_files import atomic_path, bytes_digest
 
 NAME = "checkpoint.pt"
 _DIGEST_BYTES = 16
@@ -61,7 +59,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any]) -> None:
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
     with atomic_path(Path(folder) / NAME) as path:
-        path.write_bytes(_digest(content) + content)
+        path.write_bytes(bytes.fromhex(bytes_digest(content)) + content)
 
 
 def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -82,7 +80,7 @@ def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[
         return None
     raw = path.read_bytes()
     digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
-    if digest != _digest(content):
+    if digest.hex() != bytes_digest(content):
         raise ValueError(f"{path} is damaged, remove it to start afresh")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -184,7 +182,3 @@ def fingerprint(data: Data) -> str:
     named = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
     kind = "by name" if isinstance(inputs, Mapping) else "alone"
     return f"{kind}: {tensors_digest(named)}, targets: {tensors_digest({'targets': targets})}"
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()

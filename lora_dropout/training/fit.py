@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,10 +17,10 @@ from lora_dropout.adapters.adapt import check_frozen, trainable_parameters
 from lora_dropout.adapters.layer import need_masked_layers
 from lora_dropout.adapters.rank_budget import RankAllocator, orthogonality_penalty
 from lora_dropout.adapters.use_masks import sample_masks
-from lora_dropout.checks import check_callable, check_device, check_path, check_type
-from lora_dropout.data import Inputs, LossFn, map_inputs, model_device
+from lora_dropout.data import Data, Inputs, LossFn, map_inputs, model_device
+from lora_dropout.door import check_device, checked, unchecked
 from lora_dropout.masks.config import MaskConfig
-from lora_dropout.prediction.evaluate import Data, check_data, evaluate
+from lora_dropout.prediction.evaluate import evaluate
 from lora_dropout.seeds import derived_generator, derived_seed
 from lora_dropout.training.checkpoint import (
     check_state,
@@ -30,7 +31,7 @@ from lora_dropout.training.checkpoint import (
     save_checkpoint,
 )
 from lora_dropout.training.fit_config import FitConfig
-from lora_dropout.training.objective import instance_losses
+from lora_dropout.training.objective import instance_terms
 from lora_dropout.training.penalty import SparsityPenalty
 
 
@@ -52,6 +53,7 @@ class FitResult:
     stopped_early: bool
 
 
+@checked
 def fit(
     model: nn.Module,
     train: Data,
@@ -87,15 +89,7 @@ def fit(
             as they were before that step.
     """
     config = FitConfig() if config is None else config
-    check_type("config", config, FitConfig, "a FitConfig")
-    check_callable("loss_fn", loss_fn)
-    check_type("progress", progress, bool, "a bool")
-    if checkpoint_folder is not None:
-        checkpoint_folder = check_path("checkpoint_folder", checkpoint_folder)
-    check_data("train", train)
-    if held_out is not None:
-        check_data("held_out", held_out)
-    elif config.patience is not None:
+    if held_out is None and config.patience is not None:
         raise ValueError(f"patience={config.patience} needs held_out data, got held_out=None")
     for name, layer in need_masked_layers(model).items():
         if layer.merged:
@@ -107,8 +101,9 @@ def fit(
         )
     check_frozen(model)
     run = _Run(model, train, held_out, config, loss_fn, resolve_device(device))
+    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
     with own_random_numbers(config.seed, run.device):
-        return _train(run, checkpoint_folder, progress=progress)
+        return _train(run, folder, progress=progress)
 
 
 def _train(run: "_Run", folder: Path | None, *, progress: bool) -> FitResult:
@@ -206,8 +201,8 @@ class _Run:
 
     def settings(self) -> dict[str, Any]:
         return {
-            **asdict(self.config),
-            "adapter": asdict(self._mask_config()),
+            **attrs.asdict(self.config),
+            "adapter": attrs.asdict(self._mask_config()),
             "train": fingerprint(self.train),
             "held_out": None if self.held_out is None else fingerprint(self.held_out),
             **run_identity(self.model, self.parameters, self.loss_fn, self.device),
@@ -234,8 +229,10 @@ class _Run:
             if config.precision == "bf16"
             else nullcontext()
         )
-        masks = sample_masks(self.model, n_instances=self.n_instances, generator=self.generator)
-        terms = instance_losses(
+        masks = unchecked(sample_masks)(
+            self.model, n_instances=self.n_instances, generator=self.generator
+        )
+        terms = instance_terms(
             self.model,
             map_inputs(lambda t: t[indices], self.inputs),
             self.targets[indices],
@@ -309,7 +306,7 @@ class _Run:
             self.stopped = self.epoch - self.best_epoch >= self.config.patience
 
     def _evaluate(self, data: Data) -> dict[str, float]:
-        return evaluate(
+        return unchecked(evaluate)(
             self.model,
             data,
             inference=self.config.inference,

@@ -1,20 +1,21 @@
 """Settings of a training run: one frozen description, checked when made."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+import attrs
 
 from lora_dropout.adapters.rank_budget import RankBudget
-from lora_dropout.checks import check_choice, check_count, check_positive, check_type
+from lora_dropout.door import Count, Natural, NonNegative, Positive, by_domain
 from lora_dropout.prediction.ensemble import Prediction
-from lora_dropout.seeds import check_seed
+from lora_dropout.seeds import Seed
 from lora_dropout.training.objective import InstanceMode
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bf16"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@attrs.frozen(kw_only=True, slots=False, field_transformer=by_domain)
 class FitConfig:
     """Settings of a training run.
 
@@ -46,46 +47,25 @@ class FitConfig:
         seed: Seed of data order and masks. Evaluation has masks of its own, the same each time.
     """
 
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    epochs: Count = 10
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
     schedule: Schedule = "linear"
-    warmup_steps: int = 0
-    max_grad_norm: float | None = 1.0
-    n_instances: int = 4
+    warmup_steps: Natural = 0
+    max_grad_norm: Positive | None = 1.0
+    n_instances: Count = 4
     mode: InstanceMode = "batched"
     inference: Prediction = "ensemble"
-    eval_instances: int = 8
+    eval_instances: Count = 8
     precision: Precision = "float32"
-    patience: int | None = None
+    patience: Count | None = None
     rank_budget: RankBudget | None = None
-    orthogonality: float = 0.1
-    regularization: float = 0.0
-    evaluate_every: int = 1
-    checkpoint_every: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "n_instances", "eval_instances"):
-            self._set(name, check_count(name, getattr(self, name)))
-        for name in ("evaluate_every", "checkpoint_every"):
-            self._set(name, check_count(name, getattr(self, name)))
-        self._set("warmup_steps", check_count("warmup_steps", self.warmup_steps, minimum=0))
-        self._set("seed", check_seed("seed", self.seed))
-        self._set("learning_rate", check_positive("learning_rate", self.learning_rate))
-        for name in ("weight_decay", "orthogonality", "regularization"):
-            self._set(name, check_positive(name, getattr(self, name), zero_ok=True))
-        if self.max_grad_norm is not None:
-            self._set("max_grad_norm", check_positive("max_grad_norm", self.max_grad_norm))
-        if self.patience is not None:
-            self._set("patience", check_count("patience", self.patience))
-        if self.rank_budget is not None:
-            check_type("rank_budget", self.rank_budget, RankBudget, "a RankBudget")
-        check_choice("schedule", self.schedule, get_args(Schedule))
-        check_choice("mode", self.mode, get_args(InstanceMode))
-        check_choice("inference", self.inference, get_args(Prediction))
-        check_choice("precision", self.precision, get_args(Precision))
+    orthogonality: NonNegative = 0.1
+    regularization: NonNegative = 0.0
+    evaluate_every: Count = 1
+    checkpoint_every: Count = 1
+    seed: Seed = 0
 
     def rate_factor(self, step: int, *, total_steps: int) -> float:
         """The learning rate as a multiple of the peak rate.
@@ -106,7 +86,3 @@ class FitConfig:
         if self.schedule == "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         return 1.0
-
-    def _set(self, name: str, value: float) -> None:
-        # Plain numbers: a NumPy scalar in a checkpoint could not be read back safely.
-        object.__setattr__(self, name, value)

@@ -4,23 +4,32 @@ import warnings
 import weakref
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.adapters.use_masks import Masks, use_masks
-from lora_dropout.checks import check_choice, check_tensor, check_type
-from lora_dropout.data import Inputs, LossFn, batch_length, call_loss, call_model, repeat_inputs
+from lora_dropout.adapters.use_masks import Masks, check_masks, using
+from lora_dropout.data import (
+    Batch,
+    Inputs,
+    LossFn,
+    call_loss,
+    call_model,
+    n_examples,
+    repeat_inputs,
+)
+from lora_dropout.door import Dense, checked
 
 InstanceMode = Literal["loop", "batched", "grouped"]
 
 
+@checked
 def instance_losses(
     model: nn.Module,
-    inputs: Inputs,
-    targets: Tensor,
+    inputs: Batch,
+    targets: Dense,
     *,
     masks: Masks,
     mode: InstanceMode = "batched",
@@ -42,19 +51,31 @@ def instance_losses(
         mode: `loop` gives N terms, `batched` and `grouped` one.
         loss_fn: (outputs, targets) -> scalar, a mean over examples.
 
-    Yields:
-        Scalar tensors whose sum is the loss.
+    Returns:
+        Generator of scalar tensors whose sum is the loss.
 
     Raises:
         ValueError: See `instance_loss`.
     """
-    check_choice("mode", mode, get_args(InstanceMode))
-    check_type("masks", masks, Masks, "masks of sample_masks")
-    size = batch_length(inputs)
-    check_tensor("targets", targets)
+    size = n_examples(inputs)
     if targets.dim() == 0 or len(targets) != size:
         found = len(targets) if targets.dim() else "a single number"
         raise ValueError(f"targets must have the batch size {size} of inputs, got {found}")
+    check_masks(model, masks)
+    return instance_terms(model, inputs, targets, masks=masks, mode=mode, loss_fn=loss_fn)
+
+
+def instance_terms(
+    model: nn.Module,
+    inputs: Inputs,
+    targets: Tensor,
+    *,
+    masks: Masks,
+    mode: InstanceMode,
+    loss_fn: LossFn,
+) -> Generator[Tensor, None, None]:
+    """As `instance_losses`, for arguments that are known to be valid."""
+    size = n_examples(inputs)
     if mode == "grouped":
         if size == 1 < masks.n_instances:
             warnings.warn(
@@ -63,12 +84,12 @@ def instance_losses(
                 UserWarning,
                 stacklevel=3,
             )
-        with use_masks(model, masks, rows=size):
+        with using(model, masks, rows=size):
             outputs = call_model(model, inputs)
             _check_separable(loss_fn, outputs, targets, -(-size // masks.n_instances))
             yield call_loss(loss_fn, outputs, targets)
     elif mode == "batched":
-        with use_masks(model, masks, rows=size * masks.n_instances):
+        with using(model, masks, rows=size * masks.n_instances):
             outputs = call_model(model, repeat_inputs(inputs, masks.n_instances))
             if len(outputs) != size * masks.n_instances:
                 raise ValueError(
@@ -78,7 +99,7 @@ def instance_losses(
             yield torch.stack(losses).mean()
     else:
         for index in range(masks.n_instances):
-            with use_masks(model, masks.select(index)):
+            with using(model, masks.select(index)):
                 yield call_loss(loss_fn, call_model(model, inputs), targets) / masks.n_instances
 
 

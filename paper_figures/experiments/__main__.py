@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lora_dropout.files import atomic_path, json_digest
 from lora_dropout.runs.differences import read_result, recorded_threads, report
 from lora_dropout.runs.torch_provenance import provenance
+from lora_dropout.safe_files import atomic_path, json_digest
 
 NAMES = ("digits_rates", "digits_sizes", "digits_stability", "digits_ensemble", "digits_bounds")
 

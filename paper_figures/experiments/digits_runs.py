@@ -1,9 +1,9 @@
 """Fine-tuning runs on the digits task: the settings that figures share, and one run as a cell."""
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
+import attrs
 import torch
 from safetensors.torch import load, save
 from torch import nn
@@ -17,9 +17,9 @@ from lora_dropout import (
     fit,
 )
 from lora_dropout.adapters.layer import need_masked_layers
-from lora_dropout.files import atomic_path
 from lora_dropout.prediction.ensemble import Prediction
 from lora_dropout.runs.store import Cell, Store
+from lora_dropout.safe_files import atomic_path
 from lora_dropout.seeds import derived_generator
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from lora_dropout.tasks.vit import VisionTransformer
@@ -193,5 +193,5 @@ def _final(model: nn.Module, data: Any, dropout: float, seed: int) -> dict[str, 
         return {mode: measured(mode) for mode in modes}
     found = {"mean": measured("mean")}
     for layer in need_masked_layers(model).values():
-        layer.config = replace(layer.config, dropout=0.5)
+        layer.config = attrs.evolve(layer.config, dropout=0.5)
     return found | {"masks at test": measured("ensemble")}

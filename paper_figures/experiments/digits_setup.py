@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.adapters.adapt import adapt
+from lora_dropout.data import Data
 from lora_dropout.masks.config import LoRADropoutConfig
 from lora_dropout.prediction.ensemble import Prediction
-from lora_dropout.prediction.evaluate import Data
 from lora_dropout.replicas import Replica, fit_replicas
 from lora_dropout.seeds import derived_seed
 from lora_dropout.tasks.digits import digits_pool, pretrain_digits

@@ -1,9 +1,10 @@
 """Pointwise hypothesis stability against n, by retraining, at p = 0 and p = 0.5."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from lora_dropout.adapters.adapt import need_adapters
@@ -65,7 +66,7 @@ def run(settings: Settings, *, folder: Path) -> dict[str, Any]:
     for rate in settings.rates:
         model = adapted_base(dropout=rate, pretrain_epochs=settings.pretrain_epochs)
         for layer in need_adapters(model).values():
-            layer.config = replace(layer.config, dropout=rate)
+            layer.config = attrs.evolve(layer.config, dropout=rate)
         rows: dict[str, list[list[float]]] = {name: [] for name in names}
         for seed in range(settings.samples):
             row: dict[str, list[float]] = {name: [] for name in names}

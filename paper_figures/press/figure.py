@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from lora_dropout.files import atomic_path
 from lora_dropout.runs.engines import Engine
 from lora_dropout.runs.store import Cell, Store, run_cells
 from lora_dropout.runs.torch_provenance import provenance
+from lora_dropout.safe_files import atomic_path
 from paper_figures.experiments import digits_runs, replica_runs
 from paper_figures.press.statistics import Verdict
 from paper_figures.press.style import save_figure, use_style

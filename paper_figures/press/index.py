@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lora_dropout.checks import short
-from lora_dropout.files import atomic_path
+from lora_dropout.door import short
+from lora_dropout.safe_files import atomic_path
 from paper_figures.press.figure import PaperFigure
 
 _STYLE = """

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lora_dropout.checks import short
+from lora_dropout.door import short
 from lora_dropout.runs.differences import read_result, recorded_threads, report
 from lora_dropout.runs.engines import Engine
 from paper_figures.press.figure import Context, Missing, Training, render

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 
 # Okabe and Ito's palette.
 ORANGE, BLUE, GREEN, RED, GREY = "#E69F00", "#0072B2", "#009E73", "#D55E00", "#555555"

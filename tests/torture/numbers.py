@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import lora_bounds as lb
 import lora_dropout as ld
-from lora_dropout.probes.spectrum import Spectrum
+from lora_dropout.probes.curvature import Spectrum
 from lora_dropout.tasks.digits import digits_target, pretrain_digits
 from tests.lora_bounds.balls import ball, q_of
 from tests.torture.report import Row

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lora_dropout.commands.card import describe_process, write_json
 from lora_dropout.commands.settings import CompareSettings
-from lora_dropout.files import atomic_path
+from lora_dropout.probes.intervals import student_slack
+from lora_dropout.safe_files import atomic_path
 from lora_dropout.tasks.catalogue import find_task
 
 Candidate = dict[str, Any]
@@ -76,8 +76,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     mean = float(sample.mean())
     if np.ptp(sample) == 0.0:
         return mean, 0.0
-    quantile = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, len(sample) - 1))
-    return mean, quantile * float(stats.sem(sample))
+    return mean, student_slack(sample, _CONFIDENCE)
 
 
 def rows_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ adapter's settings name, transformers the shards that an index names. And where 
 they ask the hub for a repository called like the folder.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -14,7 +13,8 @@ from peft import AdaLoraConfig, LoraConfig
 from transformers.utils import find_adapter_config_file
 
 from lora_dropout.adapters.folder import PEFT_CONFIG, WEIGHTS
-from lora_dropout.checks import short
+from lora_dropout.door import short
+from lora_dropout.safe_files import json_object
 
 # What `train` writes that is not PEFT's default; none of it names a file, a module or a model
 # that is loaded (the base model is loaded before).
@@ -42,7 +42,7 @@ def check_base(folder: Path) -> None:
         raise ValueError(f"{folder} holds an adapter, {PEFT_CONFIG}: name its base model")
     # The others, such as pytorch_model.bin.index.json, are not read.
     for path in sorted(folder.glob("*.safetensors.index.json")):
-        shards = _read(path).get("weight_map")
+        shards = json_object(path).get("weight_map")
         for name in shards.values() if isinstance(shards, dict) else ():
             if Path(str(name)).name != name or not name.endswith(".safetensors"):
                 raise ValueError(
@@ -101,7 +101,7 @@ def check_adapter(folder: Path) -> None:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no adapter: there is no {name}")
     path = folder / PEFT_CONFIG
-    content = _read(path)
+    content = json_object(path)
     configs = {"LORA": LoraConfig(), "ADALORA": AdaLoraConfig(total_step=1)}
     kind = content.get("peft_type")
     if kind not in ("LORA", "ADALORA"):
@@ -124,7 +124,7 @@ def check_checkpoint(folder: Path) -> None:
         ValueError: If files are missing or damaged, or there are other weights.
     """
     check_adapter(folder)
-    _read(folder / "trainer_state.json")
+    json_object(folder / "trainer_state.json")
     for path in sorted(folder.glob("*.pt*")):
         try:
             with ZipFile(path) as archive:  # as torch writes them, with a checksum of each part
@@ -150,13 +150,3 @@ def check_output(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise ValueError(f"--output: {path} is a symbolic link; choose another folder")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON: {str(error)[:200]}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import math
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
 
 from lora_dropout import LAWS, LoRADropoutConfig, mean_factor
+from lora_dropout.peft import AttachConfig
 from tests.lora_dropout.strategies import IDENTITY, inner_rates
 
 
@@ -39,8 +41,19 @@ def test_settings_are_frozen_and_hold_plain_numbers() -> None:
     config = LoRADropoutConfig(rank=np.int64(2), alpha=np.float32(4), dropout=np.float64(0.25))
     assert json.loads(json.dumps(dataclasses.asdict(config)))["rank"] == 2
     assert (type(config.rank), type(config.alpha), type(config.dropout)) == (int, float, float)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
         config.rank = 3  # type: ignore[misc]
+
+
+def test_dataclasses_take_settings_for_their_own() -> None:
+    config = LoRADropoutConfig(rank=2)
+    changed = dataclasses.replace(config, dropout=0.25)  # type: ignore[type-var]
+    assert (type(changed), changed) == (LoRADropoutConfig, LoRADropoutConfig(rank=2, dropout=0.25))
+    with pytest.raises(ValueError, match="dropout must be in"):
+        dataclasses.replace(config, dropout=2)  # type: ignore[type-var]
+    names = [field.name for field in dataclasses.fields(AttachConfig)]  # type: ignore[arg-type]
+    assert names == ["dropout", "mask", "rescale", "inference", "n_instances"]
+    assert AttachConfig().rescale is True
 
 
 def test_lists_of_names_become_tuples() -> None:

@@ -7,9 +7,8 @@ from torch.nn import functional as F
 
 from lora_dropout import LoRADropoutConfig, adapters, sample_masks
 from lora_dropout.probes.adapter_objective import AdapterObjective
-from lora_dropout.probes.curvature import curvature
+from lora_dropout.probes.curvature import Spectrum, curvature
 from lora_dropout.probes.gauge import gauge_space
-from lora_dropout.probes.spectrum import Spectrum
 from tests.lora_dropout.probes.problems import (
     N1,
     N2,

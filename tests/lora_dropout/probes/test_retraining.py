@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from lora_bounds.exact import ridge
 from lora_dropout import FitConfig, LoRADropoutConfig, adapters, fit, trainable_parameters
 from lora_dropout.probes.adapter_objective import AdapterObjective
-from lora_dropout.probes.changes import summarize
-from lora_dropout.probes.retraining import leave_one_out, replace_one
+from lora_dropout.probes.retraining import leave_one_out, replace_one, summarize
 from lora_dropout.seeds import derived_seed
 from tests.lora_dropout.probes.problems import class_data, linear_data, linear_model
 from tests.lora_dropout.strategies import close, two_layers
@@ -128,7 +127,7 @@ def test_removal_under_1_over_n_keeps_order_and_masks() -> None:
 def fitted_marked(x, marked, loss_fn) -> torch.Tensor:
     """`fit` with a loss that evaluation of classes would not understand: no history between."""
     model, _ = small()
-    from lora_dropout.training.fit import fit as training
+    from lora_dropout.training import fit as training
 
     original = training._Run.record
     training._Run.record = lambda self, **extra: self.history.append({"train_loss": 0.0})

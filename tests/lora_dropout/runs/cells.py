@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 
 
 def train_a_little(cell):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_dropout.files import atomic_path
 from lora_dropout.runs.store import Store, run_cells
+from lora_dropout.safe_files import atomic_path
 
 COMPUTED = []
 

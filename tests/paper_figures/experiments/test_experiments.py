@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_dropout.files import json_digest
+from lora_dropout.safe_files import json_digest
 from paper_figures.experiments import (
     digits_bounds,
     digits_ensemble,

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from lora_dropout.files import atomic_path
 from lora_dropout.runs.store import Store, run_cells
+from lora_dropout.safe_files import atomic_path
 from tests.torture import ROOT
 from tests.torture.faults.kills import temporaries
 from tests.torture.report import Row

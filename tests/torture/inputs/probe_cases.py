@@ -14,7 +14,6 @@ from lora_dropout import peft as hf
 from lora_dropout.audit import audit
 from lora_dropout.probes import (
     adapter_objective,
-    changes,
     curvature,
     ensemble_curve,
     example_losses,
@@ -135,9 +134,9 @@ CASES: tuple[Case, ...] = (
          intervals.t_interval),
     case("probes.intervals.percentile_interval", keywords(resampled=SAMPLE, confidence=CONFIDENCE),
          intervals.percentile_interval),
-    case("probes.changes.summarize", keywords(
+    case("probes.retraining.summarize", keywords(
         values=SEED.map(lambda s: np.random.default_rng(s).normal(size=(2, 4))),
-        confidence=CONFIDENCE), changes.summarize),
+        confidence=CONFIDENCE), stability.summarize),
     case("probes.example_losses.ClippedCrossEntropy", keywords(bound=st.floats(0.1, 9)),
          example_losses.ClippedCrossEntropy),
     case("probes.example_losses.example_losses", keywords(

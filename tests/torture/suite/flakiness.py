@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 from tests.torture import ROOT
 from tests.torture.report import Row
 from tests.torture.suite.pytest_runs import copy_project, failed_tests, run_pytest

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lora_bounds import files
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 
 
 def test_new_file_in_a_new_folder(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_digest_of_json_is_that_of_what_json_gives_back() -> None:
 
 HOLD = """
 import sys
-from lora_dropout.files import atomic_path
+from lora_dropout.safe_files import atomic_path
 with atomic_path(sys.argv[1]) as path:
     path.write_text("from another process")
     print(path, flush=True)

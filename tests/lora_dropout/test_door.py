@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_dropout import checks
-from lora_dropout.checks import (
+from lora_dropout import door
+from lora_dropout.data import call_loss, call_model
+from lora_dropout.door import (
     check_choice,
     check_count,
     check_generator,
@@ -18,7 +19,6 @@ from lora_dropout.checks import (
     check_probability,
     check_same_device,
 )
-from lora_dropout.data import call_loss, call_model
 
 
 @given(st.floats(0.0, 1.0))
@@ -95,49 +95,49 @@ def test_devices_are_listed() -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: checks.check_array("v", ["a"]), TypeError, "v must hold real numbers, got v="),
+        (lambda: door.check_array("v", ["a"]), TypeError, "v must hold real numbers, got v="),
         (
-            lambda: checks.check_array("v", [[1.0]]),
+            lambda: door.check_array("v", [[1.0]]),
             ValueError,
             "v must be a vector of .* got shape",
         ),
-        (lambda: checks.check_array("v", [1.0, np.nan]), ValueError, "v must be finite .* got nan"),
-        (lambda: checks.check_array("v", [1e200]), ValueError, r"at most 1e\+150 .* got 1e\+200"),
+        (lambda: door.check_array("v", [1.0, np.nan]), ValueError, "v must be finite .* got nan"),
+        (lambda: door.check_array("v", [1e200]), ValueError, r"at most 1e\+150 .* got 1e\+200"),
         (
-            lambda: checks.check_indices("i", [0, 3], 3),
+            lambda: door.check_indices("i", [0, 3], 3),
             ValueError,
             r"i must be indices in",
         ),
-        (lambda: checks.check_indices("i", 3, 3), TypeError, "i must be a sequence of object, got"),
+        (lambda: door.check_indices("i", 3, 3), TypeError, "i must be a sequence of object, got"),
         (
-            lambda: checks.check_sequence("s", [1, "a"], int),
+            lambda: door.check_sequence("s", [1, "a"], int),
             TypeError,
             "s must be a .* of int,",
         ),
-        (lambda: checks.check_path("p", 3), TypeError, "p must be a text or a path, got p=3"),
-        (lambda: checks.check_path("p", "a\0b"), ValueError, "p must be the name of a place, got"),
-        (lambda: checks.check_device("d", 0), TypeError, "d must be a device or its name, got d=0"),
+        (lambda: door.check_path("p", 3), TypeError, "p must be a text or a path, got p=3"),
+        (lambda: door.check_path("p", "a\0b"), ValueError, "p must be the name of a place, got"),
+        (lambda: door.check_device("d", 0), TypeError, "d must be a device or its name, got d=0"),
         (
-            lambda: checks.check_device("d", "cuda:99"),
+            lambda: door.check_device("d", "cuda:99"),
             ValueError,
             "d must be here, got d='cuda",
         ),
-        (lambda: checks.check_device("d", "meta"), ValueError, "d must compute .* got d='meta'"),
+        (lambda: door.check_device("d", "meta"), ValueError, "d must compute .* got d='meta'"),
         (
-            lambda: checks.check_tensor("t", [1]),
+            lambda: door.check_tensor("t", [1]),
             TypeError,
             "t must be a dense tensor, got",
         ),
-        (lambda: checks.check_tensor("t", torch.ones(1, device="meta")), ValueError, "hold values"),
-        (lambda: checks.check_numbers("t", torch.tensor([1])), TypeError, "t must hold floating"),
-        (lambda: checks.check_numbers("t", torch.tensor([torch.nan])), ValueError, "got NaN in t"),
-        (lambda: checks.check_count("n", torch.tensor(True)), TypeError, "n must be an integer"),
+        (lambda: door.check_tensor("t", torch.ones(1, device="meta")), ValueError, "hold values"),
+        (lambda: door.check_numbers("t", torch.tensor([1])), TypeError, "t must hold floating"),
+        (lambda: door.check_numbers("t", torch.tensor([torch.nan])), ValueError, "got NaN in t"),
+        (lambda: door.check_count("n", torch.tensor(True)), TypeError, "n must be an integer"),
         (
-            lambda: checks.check_count("n", 10**20),
+            lambda: door.check_count("n", 10**20),
             ValueError,
             "n must be at most 92233720368",
         ),
-        (lambda: checks.check_callable("f", 3), TypeError, "f must be a function, got f=3"),
+        (lambda: door.check_callable("f", 3), TypeError, "f must be a function, got f=3"),
     ],
 )
 def test_what_was_given_is_named(call, kind, message):
@@ -149,13 +149,13 @@ def test_any_value_is_shown_in_one_short_line():
     cyclic = []
     cyclic.append(cyclic)
     for value in (10**5000, "x\n" * 10_000, cyclic, np.zeros((9, 9)), torch.zeros(9, 9), object()):
-        assert len(checks.short(value)) <= 80 and "\n" not in checks.short(value)
+        assert len(door.short(value)) <= 80 and "\n" not in door.short(value)
 
 
 def test_arrays_pass_through_the_check():
-    assert checks.check_array("v", [1, 2]).tolist() == [1.0, 2.0]
-    assert checks.check_indices("i", np.array([2, 0]), 3) == [2, 0]
-    assert checks.check_device("d", "cpu") == torch.device("cpu")
+    assert door.check_array("v", [1, 2]).tolist() == [1.0, 2.0]
+    assert door.check_indices("i", np.array([2, 0]), 3) == [2, 0]
+    assert door.check_device("d", "cpu") == torch.device("cpu")
 
 
 def test_a_model_or_loss_that_does_not_fit_is_told_with_its_own_words():

@@ -1,16 +1,42 @@
-"""Input checks: every error names the argument and echoes its value."""
+"""The domains of arguments and settings: what a value must be is its annotated type.
 
+A settings class checks its fields when it is made (`by_domain`), a public function its arguments
+when it is called (`checked`). Behind these doors nothing is checked again: the code there calls
+`unchecked(function)`, and makes what it knows to be valid by `trusted`. A check takes the name of
+an argument and its value, and returns the value as a plain one; its error names the argument and
+echoes the value: TypeError for another type, ValueError for a value outside the domain.
+"""
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
 import math
 import reprlib
+import types
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _T = TypeVar("_T")
 _LARGEST_INTEGER = 2**63 - 1
 MOST = 10**9  # the greatest number of anything that must be held in memory
@@ -46,19 +72,7 @@ def short(value: Any) -> str:
 
 
 def check_probability(name: str, value: float) -> float:
-    """Return `value` as a float if it is a probability.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A real number, allowed range [0, 1] with both ends.
-
-    Returns:
-        The value as a Python float.
-
-    Raises:
-        TypeError: If `value` is not a real number.
-        ValueError: If `value` is NaN or outside [0, 1].
-    """
+    """Return `value` as a float if it is a probability."""
     number = check_real(name, value)
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name} must be in [0, 1], got {name}={short(value)}")
@@ -66,20 +80,7 @@ def check_probability(name: str, value: float) -> float:
 
 
 def check_positive(name: str, value: float, *, zero_ok: bool = False) -> float:
-    """Return `value` as a float if it is finite and positive.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A real number.
-        zero_ok: Whether 0 is allowed too.
-
-    Returns:
-        The value as a Python float.
-
-    Raises:
-        TypeError: If `value` is not a real number.
-        ValueError: If `value` is not finite, or negative, or 0 where that is not allowed.
-    """
+    """Return `value` as a float if it is finite and positive."""
     number = check_real(name, value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero_ok):
         bound = "non-negative" if zero_ok else "positive"
@@ -88,21 +89,7 @@ def check_positive(name: str, value: float, *, zero_ok: bool = False) -> float:
 
 
 def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = _LARGEST_INTEGER) -> int:
-    """Return `value` if it is an integer of at least `minimum` and at most `maximum`.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: An integer (a bool is not one here).
-        minimum: Least allowed value.
-        maximum: Greatest allowed value; torch takes none beyond the default.
-
-    Returns:
-        The value as a Python int.
-
-    Raises:
-        TypeError: If `value` is not an integer.
-        ValueError: If `value` is below `minimum` or above `maximum`.
-    """
+    """Return `value` if it is an integer of at least `minimum` and at most `maximum`."""
     if isinstance(value, bool | np.ndarray | Tensor) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {name}={short(value)}")
     count = value.__index__()
@@ -114,19 +101,7 @@ def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = _LARG
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> str:
-    """Return `value` if it is one of `choices`.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: The choice.
-        choices: What is allowed.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: If `value` is none of `choices`.
-    """
+    """Return `value` if it is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         allowed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {allowed}, got {name}={short(value)}")
@@ -134,22 +109,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
 
 
 def check_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
-    """Return `value` if it is a CPU generator or None (the global one).
-
-    A CUDA generator of the same seed gives other numbers, so accepting one would break
-    "the same seed gives the same masks on every device".
-
-    Args:
-        name: Name of the argument, for the message.
-        value: The generator.
-
-    Returns:
-        The generator.
-
-    Raises:
-        TypeError: If `value` is no generator.
-        ValueError: If the generator does not live on the CPU.
-    """
+    """Return `value` if it is a CPU generator or None (the global one)."""
     if value is None:
         return None
     if not isinstance(value, torch.Generator):
@@ -163,53 +123,21 @@ def check_generator(name: str, value: torch.Generator | None) -> torch.Generator
 
 
 def check_type(name: str, value: _T, kind: type | tuple[type, ...], what: str) -> _T:
-    """Return `value` if it is of a type.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Anything.
-        kind: The type, or several.
-        what: What to call it, article included.
-
-    Returns:
-        The value.
-
-    Raises:
-        TypeError: If it is of another type.
-    """
+    """Return `value` if it is of a type."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, got {name}={short(value)}")
     return value
 
 
-def check_callable(name: str, value: Callable[..., Any]) -> None:
-    """Check that `value` is a function.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Anything.
-
-    Raises:
-        TypeError: If it cannot be called.
-    """
+def check_callable(name: str, value: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `value` if it can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {name}={short(value)}")
+    return value
 
 
 def check_path(name: str, value: str | Path) -> Path:
-    """Return `value` as a path.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A text or path.
-
-    Returns:
-        The path, whether or not anything is there.
-
-    Raises:
-        TypeError: If it is neither.
-        ValueError: If it is empty, or holds a NUL, which no file system takes.
-    """
+    """Return `value` as a path."""
     check_type(name, value, (str, Path), "a text or a path")
     if not str(value) or "\0" in str(value):
         raise ValueError(f"{name} must be the name of a place, got {name}={short(value)}")
@@ -217,19 +145,7 @@ def check_path(name: str, value: str | Path) -> Path:
 
 
 def check_device(name: str, value: str | torch.device) -> torch.device:
-    """Return `value` as a device that is here.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A device, or its name.
-
-    Returns:
-        The device.
-
-    Raises:
-        TypeError: If it is neither.
-        ValueError: If there is no such device, or none that computes.
-    """
+    """Return `value` as a device that is here."""
     check_type(name, value, (str, torch.device), "a device or its name")
     try:
         device = torch.device(value)
@@ -243,20 +159,7 @@ def check_device(name: str, value: str | torch.device) -> torch.device:
 
 
 def check_tensor(name: str, value: Tensor, *, dims: int | None = None) -> Tensor:
-    """Return `value` if it is a dense tensor.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Anything.
-        dims: The number of dimensions it must have, if that is settled.
-
-    Returns:
-        The tensor.
-
-    Raises:
-        TypeError: If it is no tensor, or sparse, nested or quantized.
-        ValueError: If it has another number of dimensions.
-    """
+    """Return `value` if it is a dense tensor."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         raise TypeError(f"{name} must be a dense tensor, got {name}={short(value)}")
     if value.is_meta:
@@ -267,20 +170,7 @@ def check_tensor(name: str, value: Tensor, *, dims: int | None = None) -> Tensor
 
 
 def check_numbers(name: str, value: Tensor, *, dims: int | None = None) -> Tensor:
-    """Return `value` if it is a tensor of real numbers, none of them NaN.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Anything.
-        dims: The number of dimensions it must have, if that is settled.
-
-    Returns:
-        The tensor.
-
-    Raises:
-        TypeError: If it is no dense tensor of floating-point numbers.
-        ValueError: If it is empty or holds NaN.
-    """
+    """Return `value` if it is a tensor of real numbers, none of them NaN."""
     check_tensor(name, value, dims=dims)
     if not value.is_floating_point():
         raise TypeError(f"{name} must hold floating-point numbers, got {name}={short(value)}")
@@ -291,20 +181,7 @@ def check_numbers(name: str, value: Tensor, *, dims: int | None = None) -> Tenso
 
 
 def check_array(name: str, value: ArrayLike, *, dims: int = 1) -> NDArray[np.float64]:
-    """Return `value` as an array of real numbers whose squares can be summed.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Anything that numpy takes for an array.
-        dims: The number of dimensions it must have.
-
-    Returns:
-        Finite numbers of at most 1e150 in size, not empty, float64.
-
-    Raises:
-        TypeError: If it holds anything but real numbers.
-        ValueError: If it has another number of dimensions, is empty, or a number is not such.
-    """
+    """Return `value` as an array of real numbers whose squares can be summed."""
     if isinstance(value, Tensor):
         value = check_tensor(name, value).detach().cpu()
     try:
@@ -328,19 +205,7 @@ def check_array(name: str, value: ArrayLike, *, dims: int = 1) -> NDArray[np.flo
 
 
 def check_sequence(name: str, value: Sequence[_T], kind: type | tuple[type, ...]) -> tuple[_T, ...]:
-    """Return `value` as a tuple if all of it is of a type.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A list, tuple or range.
-        kind: The type of what it holds, or several.
-
-    Returns:
-        The tuple.
-
-    Raises:
-        TypeError: If it is of another type or holds something else.
-    """
+    """Return `value` as a tuple if all of it is of a type."""
     ok = isinstance(value, list | tuple | range) and all(isinstance(item, kind) for item in value)
     if not ok:
         names = kind.__name__ if isinstance(kind, type) else "/".join(k.__name__ for k in kind)
@@ -349,20 +214,7 @@ def check_sequence(name: str, value: Sequence[_T], kind: type | tuple[type, ...]
 
 
 def check_indices(name: str, value: Sequence[int], n: int) -> list[int]:
-    """Return `value` as a list if all of it are indices.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A list, tuple, range or vector of integers, not empty.
-        n: Number of what is indexed.
-
-    Returns:
-        The indices.
-
-    Raises:
-        TypeError: If it is no such sequence.
-        ValueError: If it is empty or an index is not in [0, n).
-    """
+    """Return `value` as a list if all of it are indices."""
     if isinstance(value, np.ndarray | Tensor) and value.ndim == 1:
         value = value.tolist()
     given = check_sequence(name, value, object)
@@ -373,33 +225,14 @@ def check_indices(name: str, value: Sequence[int], n: int) -> list[int]:
 
 
 def check_same_device(**tensors: Tensor) -> None:
-    """Check that all tensors live on one device.
-
-    Args:
-        **tensors: Tensors by argument name.
-
-    Raises:
-        ValueError: If two devices are found; the message gives each tensor's.
-    """
+    """Check that all tensors live on one device."""
     if len({tensor.device for tensor in tensors.values()}) > 1:
         places = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
         raise ValueError(f"all tensors must be on one device, got {places}")
 
 
 def check_real(name: str, value: float) -> float:
-    """Return `value` as a float if it is one real number.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: A number, or an array or tensor of one.
-
-    Returns:
-        The value as a Python float; NaN and the infinities pass.
-
-    Raises:
-        TypeError: If `value` is not one real number.
-        ValueError: If it is an integer beyond the range of floats.
-    """
+    """Return `value` as a float if it is one real number."""
     shown = f"got {name}={short(value)}"
     complex_ = isinstance(value, Tensor) and value.is_complex()
     complex_ = complex_ or isinstance(value, np.complexfloating)
@@ -414,3 +247,126 @@ def check_real(name: str, value: float) -> float:
         raise TypeError(f"{name} must be a real number, {shown}") from None
     except OverflowError:
         raise ValueError(f"{name} must be a number of usual size, {shown}") from None
+
+
+def check_confidence(name: str, value: float) -> float:
+    """Return `value` as a float if it lies strictly between 0 and 1."""
+    number = check_real(name, value)
+    if not 0.0 < number < 1.0:
+        raise ValueError(f"{name} must be in (0, 1), got {name}={short(value)}")
+    return number
+
+
+Real = Annotated[float, check_real]
+Probability = Annotated[float, check_probability]
+Confidence = Annotated[float, check_confidence]
+Positive = Annotated[float, check_positive]
+NonNegative = Annotated[float, partial(check_positive, zero_ok=True)]
+Count = Annotated[int, check_count]
+Natural = Annotated[int, partial(check_count, minimum=0)]
+Dense = Annotated[Tensor, check_tensor]
+Held = Annotated[int, partial(check_count, maximum=MOST)]  # a number of things held in memory
+
+_NAMES: dict[Any, str] = {
+    nn.Module: "a torch module",
+    bool: "a bool",
+    str: "a text",
+    Tensor: "a dense tensor",
+}
+
+
+def domain(hint: Any) -> Callable[[str, Any], Any] | None:
+    """The check of an annotated type; None where the type says nothing."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return next((part for part in parts[1:] if callable(part)), None)
+    if origin is Literal:
+        return partial(check_choice, choices=parts)
+    if origin in (Union, types.UnionType) and type(None) in parts:
+        inner = domain(Union[tuple(part for part in parts if part is not type(None))])  # noqa: UP007
+        return inner and (lambda name, value: None if value is None else inner(name, value))
+    if hint == str | Path:
+        return check_path
+    if origin is collections.abc.Callable:
+        return check_callable
+    if hint is torch.Generator:
+        return check_generator
+    if hint in _NAMES or getattr(hint, "__module__", "").startswith("lora_dropout."):
+        article = "an" if hint.__name__[0] in "AEIOU" else "a"
+        what = _NAMES.get(hint, getattr(hint, "WHAT", f"{article} {hint.__name__}"))
+        return partial(check_type, kind=hint, what=what)
+    return None
+
+
+def by_domain(cls: type, fields: list[Any]) -> list[Any]:
+    """The hook of attrs for settings: a field's converter is the check of its type.
+
+    Fields stand in the order in which the class and its bases name them first, as in a dataclass,
+    and `dataclasses.replace`, `asdict` and `fields` take the class for one.
+    """
+    bases = [vars(base).get("__annotations__", {}) for base in reversed(cls.__mro__)]
+    order = list(dict.fromkeys(name for names in bases for name in names))
+    made = []
+    for field in sorted(fields, key=lambda field: order.index(field.name)):
+        check = domain(field.type)
+        made.append(field.evolve(converter=check and _converter(check)))
+    cls.__dataclass_fields__ = dataclasses.make_dataclass(  # type: ignore[attr-defined]
+        cls.__name__,
+        [
+            (
+                f.name,
+                f.type,
+                dataclasses.field(**({} if f.default is attrs.NOTHING else {"default": f.default})),
+            )
+            for f in made
+        ],
+        kw_only=True,
+    ).__dataclass_fields__
+    return made
+
+
+def _converter(check: Callable[[str, Any], Any]) -> Any:
+    return attrs.Converter(lambda value, field: check(field.name, value), takes_field=True)
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A public door: the arguments given are checked by their annotations, then `function` runs."""
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def domains() -> dict[str, Callable[[str, Any], Any]]:
+        hints = get_type_hints(function, include_extras=True)
+        return {n: check for n in signature.parameters if (check := domain(hints.get(n)))}
+
+    @functools.wraps(function)
+    def door(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # whose own message is better
+        for name, check in domains().items():
+            if name in given.arguments:
+                given.arguments[name] = check(name, given.arguments[name])
+        return function(*given.args, **given.kwargs)
+
+    return door
+
+
+def unchecked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """What is behind a door, for arguments that are known to be valid."""
+    return getattr(function, "__wrapped__", function)
+
+
+def trusted(cls: type[_R], **fields: Any) -> _R:
+    """An object of all its fields, known to be valid."""
+    made = object.__new__(cls)
+    made.__dict__.update(fields)
+    return made
+
+
+def made(cls: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """An object of a class whose `__init__` is a door, of arguments that are known to be valid."""
+    kind: Any = cls
+    new = object.__new__(kind)
+    unchecked(kind.__init__)(new, *args, **kwargs)
+    return new
