@@ -476,7 +476,7 @@ class Door:
         self.known = {p.name for p in parameters}
         self.required = {p.name for p in parameters if p.default is p.empty}
         self.optional = {p.name for p in parameters if p.default is None}
-        arrays = {name for name, domain in found if type(domain) in (Reals, Wholes)}
+        arrays = {name for name, d in found if isinstance(d, Reals) and not isinstance(d, Real)}
         self.broadcasts = len(arrays) > 1 and not any(isinstance(d, Stacked) for _, d in found)
 
     def admit(self, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
@@ -487,10 +487,10 @@ class Door:
             if len(args) > len(self.order) or seen.keys() & given.keys():
                 self.function(*args, **given)  # raises the error of such a call
             seen |= given
-        if not self.required <= seen.keys() <= self.known:
-            self.function(*args, **given)
         if self.broadcasts:
             together(**given)
+        if not self.required <= seen.keys() <= self.known:
+            self.function(*args, **given)
         seen, sizes = dict(seen), {}
         for name, domain in self.domains:
             if name in seen and not (seen[name] is None and name in self.optional):
