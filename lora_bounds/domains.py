@@ -284,6 +284,23 @@ class Signs(Domain):
         return array
 
 
+class PositiveDefinite(SecondMoment):
+    """A matrix E[x xᵀ] that has an inverse."""
+
+    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
+        """Returns the matrix, made exactly symmetric.
+
+        Raises:
+            ValueError: if it is singular.
+        """
+        array = super().check(name, value, seen, sizes)
+        try:
+            np.linalg.cholesky(array)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"{name} must be positive definite, got {short(value)}") from None
+        return array
+
+
 class Words(Domain):
     """One of a few words: the domain of every ``Literal``."""
 
@@ -374,6 +391,8 @@ OneNonNegative: TypeAlias = Annotated[float, Real("[0, inf)")]
 OnePositive: TypeAlias = Annotated[float, Real("(0, inf)")]
 OneRate: TypeAlias = Annotated[float, Real("[0, 1]")]
 OneSize: TypeAlias = Annotated[int, Whole(1)]
+Inputs: TypeAlias = Annotated[Array, Matrix("n", "d")]
+Center: TypeAlias = Annotated[Array, Vector("d")] | None
 Repetitions: TypeAlias = Annotated[int, Whole(1, 10**9)]  # of what takes time or memory
 Seed: TypeAlias = Annotated[int, Seeds()]
 
