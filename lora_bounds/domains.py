@@ -19,8 +19,8 @@ ValueError: delta must be in [0, 1], got delta=2.0
 
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, is_dataclass
 from functools import wraps
 from types import NoneType
 from typing import (
@@ -73,16 +73,27 @@ def short(value: Any) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
+@dataclass
+class Call:
+    """What the door has seen of one call: the arguments in order, and the sizes they share."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def same(self, label: str, size: int) -> int:
+        """Returns the size that goes by a label, which is this one if none does yet."""
+        return self.sizes.setdefault(label, size) if label else size
+
+
 class Domain:
-    """A set of values; the `check` of one reads, and may bind, the sizes that several share."""
+    """A set of values. Calling it returns a value in the form that formulas take, or raises."""
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Any:
-        """Returns the value in the form that formulas take."""
-        return self(name, value)
+    def __call__(self, name: str, value: Any, call: Call | None = None) -> Any:
+        """Returns the value of the argument called ``name``."""
+        return self._read(name, value, call or Call())
 
-    def __call__(self, name: str, value: Any) -> Any:
-        """Returns the value in the form that formulas take, by itself."""
-        return self.check(name, value, {}, {})
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        raise NotImplementedError
 
 
 class Reals(Domain):
@@ -93,26 +104,13 @@ class Reals(Domain):
         self.interval, self.low, self.high = interval, float(low), float(high)
         self.closed = interval[0] == "[", interval[-1] == "]"
 
-    def __repr__(self) -> str:
-        return self.interval
-
-    def __call__(self, name: str, value: ArrayLike) -> Array:
-        """Returns an array of floats that shares no memory with the value.
-
-        Raises:
-            TypeError: if it holds anything but real numbers.
-            ValueError: if it has more than 16 axes, or a number is outside.
-        """
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
         raw = _raw(value)
         if raw is None or raw.dtype.kind not in "iuf":
             raise TypeError(f"{name} must hold real numbers, got {name}={short(value)}")
         if raw.ndim > _MOST_AXES:
             raise ValueError(f"{name} must have at most {_MOST_AXES} axes, got {raw.ndim} axes")
-        if raw.dtype == np.longdouble:  # which may be beyond the largest double
-            with np.errstate(over="ignore"):
-                array = np.array(raw, dtype=np.float64)
-        else:
-            array = np.array(raw, dtype=np.float64)
+        array = _doubles(raw)
         inside = (array >= self.low) if self.closed[0] else (array > self.low)
         inside &= (array <= self.high) if self.closed[1] else (array < self.high)
         if not inside.all():  # NaN is inside no interval
@@ -121,7 +119,7 @@ class Reals(Domain):
 
 
 class Stacked(Reals):
-    """Numbers with one more axis, at the end, than what the other arguments broadcast with."""
+    """Numbers with one axis more, of their own, than what broadcasts with the other arguments."""
 
 
 class Wholes(Reals):
@@ -130,9 +128,8 @@ class Wholes(Reals):
     def __init__(self, least: int) -> None:
         super().__init__(f"[{least}, inf)")
 
-    def __call__(self, name: str, value: ArrayLike) -> Array:
-        """Returns an array of floats."""
-        array = super().__call__(name, value)
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
+        array = super()._read(name, value, call)
         whole = array == np.floor(array)
         if not whole.all():
             _fail(name, "a whole number", array, ~whole)
@@ -142,13 +139,8 @@ class Wholes(Reals):
 class Real(Reals):
     """One number of an interval."""
 
-    def __call__(self, name: str, value: ArrayLike) -> float:  # type: ignore[override]
-        """Returns a float.
-
-        Raises:
-            ValueError: if there are several, or it is outside.
-        """
-        array = super().__call__(name, value)
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
+        array = super()._read(name, value, call)
         if array.ndim:
             raise ValueError(f"{name} must be one number, got {name} of shape {array.shape}")
         return float(array)
@@ -160,13 +152,8 @@ class Whole(Real):
     def __init__(self, least: int = 1, most: int | None = None) -> None:
         super().__init__(f"[{least}, inf)" if most is None else f"[{least}, {most}]")
 
-    def __call__(self, name: str, value: ArrayLike) -> int:
-        """Returns an int.
-
-        Raises:
-            ValueError: if it is not such a number.
-        """
-        found = super().__call__(name, value)
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
+        found = super()._read(name, value, call)
         if found != int(found):
             raise ValueError(f"{name} must be a whole number, got {name}={found!r}")
         return int(found)
@@ -178,36 +165,29 @@ class AtMost(Domain):
     def __init__(self, other: str) -> None:
         self.other = other
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Any:
-        """Returns the value."""
-        below = np.asarray(value <= seen[self.other])
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        below = np.asarray(value <= call.arguments[self.other])
         if not below.all():
-            wide = np.broadcast_to(value, below.shape)
-            _fail(name, f"at most {self.other}", wide, ~below)
+            _fail(name, f"at most {self.other}", np.broadcast_to(value, below.shape), ~below)
         return value
 
 
 class Matrix(Domain):
-    """One matrix of finite numbers; a size of the same name is the same throughout a call."""
+    """One matrix of finite numbers; a size of one name is the same throughout a call."""
 
     def __init__(self, rows: str = "", columns: str = "") -> None:
         self.rows, self.columns = rows, columns
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns an array of floats, of two dimensions.
-
-        Raises:
-            ValueError: if it is no matrix, is empty, or has another width than it must.
-        """
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
         array = _REAL(name, value)
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(f"{name} must be a matrix, got {name} of shape {array.shape}")
-        columns = _same(self.columns, array.shape[1], sizes)
-        if columns != array.shape[1]:
+        wanted = call.same(self.columns, array.shape[1])
+        if wanted != array.shape[1]:
             raise ValueError(
-                f"{name} must have {columns} columns, got {name} of shape {array.shape}"
+                f"{name} must have {wanted} columns, got {name} of shape {array.shape}"
             )
-        _same(self.rows, array.shape[0], sizes)
+        call.same(self.rows, array.shape[0])
         return array
 
 
@@ -217,39 +197,32 @@ class Vector(Domain):
     def __init__(self, size: str = "", interval: str = "(-inf, inf)") -> None:
         self.size, self.entries = size, Reals(interval)
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns an array of floats, of one dimension.
-
-        Raises:
-            ValueError: if it is no vector, is empty, or has another length than it must.
-        """
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
         array = _REAL(name, value)
         if array.ndim != 1 or array.size == 0:
             raise ValueError(f"{name} must be a vector, got {name} of shape {array.shape}")
-        size = _same(self.size, array.size, sizes)
-        if size != array.size:
-            raise ValueError(f"{name} must have {size} entries, got {name} of shape {array.shape}")
+        wanted = call.same(self.size, array.size)
+        if wanted != array.size:
+            raise ValueError(
+                f"{name} must have {wanted} entries, got {name} of shape {array.shape}"
+            )
         return self.entries(name, array)
 
 
 class SecondMoment(Matrix):
-    """A matrix E[x xᵀ]: symmetric and positive semidefinite."""
+    """A matrix E[x xᵀ]: symmetric and positive semidefinite; it is made exactly symmetric.
+
+    >>> SecondMoment()("Sigma", [[1.0, 2.0], [2.0, 1.0]])
+    Traceback (most recent call last):
+    ...
+    ValueError: Sigma must be positive semidefinite, got least eigenvalue -1.0
+    """
 
     def __init__(self, size: str = "") -> None:
         super().__init__(columns=size)
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns the matrix, made exactly symmetric.
-
-        Raises:
-            ValueError: if it is not square, not symmetric or has a negative eigenvalue.
-
-        >>> SecondMoment()("Sigma", [[1.0, 2.0], [2.0, 1.0]])
-        Traceback (most recent call last):
-        ...
-        ValueError: Sigma must be positive semidefinite, got least eigenvalue -1.0
-        """
-        array = super().check(name, value, seen, sizes)
+    def _read(self, name: str, value: ArrayLike, call: Call) -> Any:
+        array = super()._read(name, value, call)
         size = array.shape[1]
         if array.shape != (size, size):
             raise ValueError(f"{name} must be {size} x {size}, got {name} of shape {array.shape}")
@@ -272,32 +245,10 @@ class Signs(Domain):
     def __init__(self, kind: Domain) -> None:
         self.kind = kind
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns an array of floats.
-
-        Raises:
-            ValueError: if there are others.
-        """
-        array: Array = self.kind.check(name, value, seen, sizes)
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        array = self.kind(name, value, call)
         if not np.all(np.abs(array) == 1.0):
             raise ValueError(f"{name} must be -1 or 1, got {name}={short(value)}")
-        return array
-
-
-class PositiveDefinite(SecondMoment):
-    """A matrix E[x xᵀ] that has an inverse."""
-
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns the matrix, made exactly symmetric.
-
-        Raises:
-            ValueError: if it is singular.
-        """
-        array = super().check(name, value, seen, sizes)
-        try:
-            np.linalg.cholesky(array)
-        except np.linalg.LinAlgError:
-            raise ValueError(f"{name} must be positive definite, got {short(value)}") from None
         return array
 
 
@@ -307,12 +258,7 @@ class Words(Domain):
     def __init__(self, *options: str) -> None:
         self.options = options
 
-    def __call__(self, name: str, value: Any) -> Any:
-        """Returns the word.
-
-        Raises:
-            ValueError: if it is none of them.
-        """
+    def _read(self, name: str, value: Any, call: Call) -> Any:
         if not isinstance(value, str) or value not in self.options:
             options = ", ".join(self.options)
             raise ValueError(f"{name} must be one of {options}; got {name}={short(value)}")
@@ -325,29 +271,19 @@ class Is(Domain):
     def __init__(self, kind: type, what: str | None = None) -> None:
         self.kind, self.what = kind, what or f"a {kind.__name__}"
 
-    def __call__(self, name: str, value: Any) -> Any:
-        """Returns the object.
-
-        Raises:
-            TypeError: if it is of another type.
-        """
+    def _read(self, name: str, value: Any, call: Call) -> Any:
         if not isinstance(value, self.kind):
             raise TypeError(f"{name} must be {self.what}, got {name}={short(value)}")
         return value
 
 
 class Each(Domain):
-    """Lists and tuples of objects of a type."""
+    """Lists and tuples of objects of a type; they become tuples."""
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
 
-    def __call__(self, name: str, value: Any) -> tuple[Any, ...]:
-        """Returns the objects.
-
-        Raises:
-            TypeError: if there are others, or if they do not come as a list or the like.
-        """
+    def _read(self, name: str, value: Any, call: Call) -> Any:
         listed = tuple(value) if isinstance(value, list | tuple) else None
         if listed is None or not all(isinstance(item, self.kind) for item in listed):
             kind = self.kind.__name__
@@ -358,13 +294,7 @@ class Each(Domain):
 class Seeds(Domain):
     """What can seed a generator."""
 
-    def __call__(self, name: str, value: Any) -> int:
-        """Returns an int.
-
-        Raises:
-            TypeError: if it is no integer.
-            ValueError: if it is negative.
-        """
+    def _read(self, name: str, value: Any, call: Call) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be an integer, got {name}={short(value)}")
         if value < 0:
@@ -374,8 +304,8 @@ class Seeds(Domain):
 
 _REAL = Reals()
 
-# Arrays of any shape. To a type checker they are Any: callers give whatever numpy reads, the
-# formula has an array of doubles.
+# Arrays. To a type checker they are Any: callers give whatever numpy reads, the formula has an
+# array of doubles.
 Number: TypeAlias = Annotated[Any, _REAL]
 NonNegative: TypeAlias = Annotated[Any, Reals("[0, inf)")]
 Positive: TypeAlias = Annotated[Any, Reals("(0, inf)")]
@@ -391,8 +321,8 @@ OneNonNegative: TypeAlias = Annotated[float, Real("[0, inf)")]
 OnePositive: TypeAlias = Annotated[float, Real("(0, inf)")]
 OneRate: TypeAlias = Annotated[float, Real("[0, 1]")]
 OneSize: TypeAlias = Annotated[int, Whole(1)]
-Inputs: TypeAlias = Annotated[Array, Matrix("n", "d")]
-Center: TypeAlias = Annotated[Array, Vector("d")] | None
+Inputs: TypeAlias = Annotated[Any, Matrix("n", "d")]
+Center: TypeAlias = Annotated[Any, Vector("d")] | None
 Repetitions: TypeAlias = Annotated[int, Whole(1, 10**9)]  # of what takes time or memory
 Seed: TypeAlias = Annotated[int, Seeds()]
 
@@ -411,21 +341,20 @@ def _raw(value: ArrayLike) -> NDArray[np.generic] | None:
     return None if isinstance(value, np.ma.MaskedArray) else raw
 
 
+def _doubles(raw: NDArray[np.generic]) -> Array:
+    if raw.dtype != np.longdouble:
+        return np.array(raw, dtype=np.float64)
+    with np.errstate(over="ignore"):  # a long double may be beyond the largest double
+        return np.array(raw, dtype=np.float64)
+
+
 def _fail(name: str, what: str, array: Array, bad: NDArray[np.bool_]) -> NoReturn:
     worst = array[bad][0] if array.ndim else array[()]
     raise ValueError(f"{name} must be {what}, got {name}={float(worst)!r}")
 
 
-def _same(label: str, size: int, sizes: dict[str, int]) -> int:
-    return sizes.setdefault(label, size) if label else size
-
-
 def together(**values: Any) -> None:
-    """Check that arrays broadcast with each other.
-
-    Args:
-        **values: numbers and arrays of them by argument name; what is no array is passed over, as
-            another check will find it.
+    """Check that those of the values that are arrays broadcast with each other.
 
     Raises:
         ValueError: if two do not; the message gives the shape of every array.
@@ -435,14 +364,7 @@ def together(**values: Any) -> None:
     ...
     ValueError: n, dropout must have shapes that broadcast, got n of (2,), dropout of (3,)
     """
-    shapes = {}
-    for name, value in values.items():
-        if isinstance(value, list | tuple | np.ndarray):
-            try:
-                shapes[name] = np.shape(value)
-            except ValueError:  # ragged or too deep
-                continue
-    shapes = {name: shape for name, shape in shapes.items() if shape}
+    shapes = {name: shape for name, value in values.items() if (shape := _shape(value))}
     if len(shapes) < 2:
         return
     try:
@@ -453,18 +375,18 @@ def together(**values: Any) -> None:
         raise ValueError(f"{names} must have shapes that broadcast, got {found}") from None
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    # Of what is no array the domain will say so.
+    if not isinstance(value, list | tuple | np.ndarray):
+        return ()
+    try:
+        return np.shape(value)
+    except ValueError:  # ragged or too deep
+        return ()
+
+
 def domains(function: Callable[..., Any]) -> dict[str, tuple[Domain, ...]]:
-    """Read the domains of a function's arguments off their annotations.
-
-    Args:
-        function: with a door or without.
-
-    Returns:
-        The domains by argument, in the order of the signature; an argument may have none.
-
-    >>> domains(lambda n: n), domains(Reals.__init__)["interval"]
-    ({'n': ()}, ())
-    """
+    """Returns the domains of each argument, as its annotation has them: none, one or several."""
     hints = get_type_hints(inspect.unwrap(function), include_extras=True)
     return {
         name: _domains_of(hints.get(name, Any)) for name in inspect.signature(function).parameters
@@ -483,38 +405,36 @@ def _domains_of(hint: Any) -> tuple[Domain, ...]:
     return (Is(hint),) if ours or hint is bool else ()
 
 
-class Door:
+class _Door:
     """Admits the arguments of one function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parameters = inspect.signature(function).parameters.values()
-        self.function = function
         found = [(name, domain) for name, many in domains(function).items() for domain in many]
+        arrays = {name for name, d in found if isinstance(d, Reals) and not isinstance(d, Real)}
+        self.function = function
         self.domains = sorted(found, key=lambda item: isinstance(item[1], AtMost))
         self.order = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.known = {p.name for p in parameters}
         self.required = {p.name for p in parameters if p.default is p.empty}
         self.optional = {p.name for p in parameters if p.default is None}
-        arrays = {name for name, d in found if isinstance(d, Reals) and not isinstance(d, Real)}
         self.broadcasts = len(arrays) > 1 and not any(isinstance(d, Stacked) for _, d in found)
 
+    def named(self, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+        return {**dict(zip(self.order, args, strict=False)), **given} if args else dict(given)
+
     def admit(self, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
-        """Returns the arguments by name, checked."""
-        seen = given
-        if args:
-            seen = dict(zip(self.order, args, strict=False))
-            if len(args) > len(self.order) or seen.keys() & given.keys():
-                self.function(*args, **given)  # raises the error of such a call
-            seen |= given
+        found = self.named(args, given)
         if self.broadcasts:
             together(**given)
-        if not self.required <= seen.keys() <= self.known:
-            self.function(*args, **given)
-        seen, sizes = dict(seen), {}
+        fits = len(found) == len(args) + len(given) and len(args) <= len(self.order)
+        if not (fits and self.required <= found.keys() <= self.known):
+            self.function(*args, **given)  # raises Python's own error
+        call = Call(found)
         for name, domain in self.domains:
-            if name in seen and not (seen[name] is None and name in self.optional):
-                seen[name] = domain.check(name, seen[name], seen, sizes)
-        return seen
+            if name in found and not (found[name] is None and name in self.optional):
+                found[name] = domain(name, found[name], call)
+        return found
 
 
 class _BeyondFloatsError(ValueError):
@@ -532,22 +452,22 @@ def opened(
     Args:
         kernel: the formula, whose annotations say what is admitted.
         run: calls it with arguments in order and makes the result.
-        returns: what the result is, if it is not what the formula returns.
+        returns: the type of the result, if it is not that of the formula.
 
     Returns:
-        The function for everyone; `unchecked` finds ``run`` again, ``__wrapped__`` is the formula.
+        The function for everyone. `unchecked` and `kernel_of` find what is behind its door.
 
     Raises:
         ValueError: if floats do not suffice for the result, see `representable`.
     """
-    door = Door(kernel)
+    door = _Door(kernel)
 
     @wraps(kernel)
     def public(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return run(**door.admit(args, kwargs))
         except _BeyondFloatsError as error:
-            given = {**dict(zip(door.order, args, strict=False)), **kwargs}
+            given = door.named(args, kwargs)
             shown = ", ".join(f"{name}={_extent(given.get(name))}" for name in error.names)
             raise ValueError(f"{error}, got {shown}") from None
 
@@ -559,27 +479,17 @@ def opened(
 
 
 def unchecked(function: Callable[..., _R]) -> Callable[..., _R]:
-    """Get past the door of a function of this package.
-
-    Args:
-        function: decorated by `formula`, `exact` or `bound`.
-
-    Returns:
-        The same for arguments that are in order: arrays of doubles, floats for single numbers.
-    """
-    return function.unchecked  # type: ignore[attr-defined,no-any-return]
+    """Returns what is behind the door of `function`; it takes arrays, and floats for one number."""
+    return function.unchecked  # type: ignore[attr-defined]
 
 
 def kernel_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the bare formula behind a door, for use within another formula."""
-    return function.__wrapped__  # type: ignore[attr-defined,no-any-return]
+    return function.__wrapped__  # type: ignore[attr-defined]
 
 
 def formula(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
     """Check the arguments of a formula by their annotations, and let it run into its limits.
-
-    Args:
-        kernel: the formula.
 
     Returns:
         The function for everyone. An array of no dimension comes out as a float.
@@ -588,20 +498,15 @@ def formula(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
     def run(**arguments: Any) -> _R:
         with quiet():
             found: Any = kernel(**arguments)  # type: ignore[call-arg]
-        return plain(found) if isinstance(found, np.ndarray | np.floating) else found
+        if isinstance(found, np.ndarray | np.floating):
+            found = plain(np.asarray(found))
+        return found
 
     return opened(kernel, run)
 
 
 def exact(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Like `formula`, where every result is finite: say so where floats do not suffice for it.
-
-    Args:
-        kernel: the formula.
-
-    Returns:
-        The function for everyone.
-    """
+    """Returns what `formula` does, for results that are finite or else an error."""
 
     def run(**arguments: Any) -> _R:
         try:
@@ -616,11 +521,7 @@ def exact(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def representable(result: Any, *names: str) -> None:
-    """Check, in a formula, that floats sufficed for a computation on admitted arguments.
-
-    Args:
-        result: what came out: a number, an array, or a record or sequence of them.
-        *names: the arguments that it was computed from; the message shows them as they were given.
+    """Check, in a formula, that floats sufficed for what was computed from these arguments.
 
     Raises:
         _BeyondFloatsError: a ValueError, if a number of the result is infinite or none.
@@ -645,10 +546,6 @@ def _finite(result: Any) -> bool:
 
 
 def freeze(**fields: Any) -> None:
-    """Check that the fields of a record are arrays, and make them read-only.
-
-    Args:
-        **fields: the fields by name.
-    """
+    """Check that the fields of a record are arrays, and make them read-only."""
     for name, value in fields.items():
         Is(np.ndarray, "an array")(name, value).flags.writeable = False

@@ -230,10 +230,11 @@ def compare_bounds(
             left_out[name] = "needs lipschitz"
             continue
         rho = np.asarray(lipschitz)
-        if consistent:
-            stability = partial(unchecked(self_consistent_stability), **flat, radius=np.inf)
-        else:
-            stability = unchecked(uniform_stability)
+        stability: Callable[..., BoundResult] = (
+            partial(unchecked(self_consistent_stability), **flat)
+            if consistent
+            else unchecked(uniform_stability)
+        )
         known = partial(stability, lipschitz=rho, **penalty)
 
         def stable(

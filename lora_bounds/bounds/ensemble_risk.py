@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lora_bounds.domains import (
+    Call,
     Count,
     NonNegative,
     Number,
@@ -29,20 +29,16 @@ from lora_bounds.rounding import Array, Numbers, plain
 Averaging: TypeAlias = Literal["probabilities", "logits"]
 
 
-class _Members(Wholes):
+class _Members(Reals):
     """Whole numbers from 1 on, or infinity."""
 
-    def __init__(self) -> None:
-        Reals.__init__(self, "[1, inf]")
-
-    def __call__(self, name: str, value: ArrayLike) -> Array:
-        """Returns an array of floats."""
-        members = Reals.__call__(self, name, value)
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        members = super()._read(name, value, call)
         Wholes(1)(name, np.where(np.isinf(members), 1.0, members))
         return members
 
 
-Members: TypeAlias = Annotated[Any, _Members()]
+Members: TypeAlias = Annotated[Any, _Members("[1, inf]")]
 Outputs: TypeAlias = Annotated[Any, Stacked()]  # members first
 
 

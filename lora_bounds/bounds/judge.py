@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lora_bounds.domains import Each, Is, OneNonNegative, OneRate, Vector, formula, short
+from lora_bounds.domains import Call, Each, Is, OneNonNegative, OneRate, Vector, formula, short
 from lora_bounds.results import Assumption, BoundResult
 
 
@@ -63,13 +63,8 @@ class Judgement:
 class _Interval(Vector):
     """A pair (low, high)."""
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Any:
-        """Returns the pair as an array.
-
-        Raises:
-            ValueError: if it is none, or the other way round.
-        """
-        ends = super().check(name, value, seen, {"ends": 2})
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        ends = super()._read(name, value, Call(sizes={"ends": 2}))
         if ends[0] > ends[1]:
             raise ValueError(f"{name} must be an interval (low, high), got {name}={short(value)}")
         return ends

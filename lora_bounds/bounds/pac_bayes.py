@@ -18,6 +18,7 @@ from lora_bounds.bounds.laws import TENSOR_KINDS, LawName, MaskLaw, Rows, Tensor
 from lora_bounds.bounds.risk import BOUNDED, IID
 from lora_bounds.domains import (
     AtMost,
+    Call,
     Extended,
     Number,
     OnePositive,
@@ -250,7 +251,7 @@ def pac_bayes_dropout_bound(
     delta: Probability,
     dropout: Rate,
     squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
-    widths: Annotated[Array, Vector("widths", "(0, inf)")],
+    widths: Annotated[Any, Vector("widths", "(0, inf)")],
     empirical_risk: Annotated[Any, Stacked(), Stacked("[0, inf)")],
     loss_range: Positive,
     law: LawName = "row_column",
@@ -289,7 +290,7 @@ def pac_bayes_dropout_bound(
         empirical_risk=empirical_risk[..., 0], rows=rows,
     )  # fmt: skip
     whole = loss_range[..., None]
-    AtMost("loss_range").check("empirical_risk", empirical_risk, {"loss_range": whole}, {})
+    AtMost("loss_range")("empirical_risk", empirical_risk, Call({"loss_range": whole}))
     norm = 2.0 * _moves_in_use(law, dropout, squared_norm, rows, np.asarray(1.0))
     # The norm holds what the masks leave in use: as much as without masks counts in full.
     one = np.asarray(1.0)

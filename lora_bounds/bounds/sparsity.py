@@ -8,7 +8,7 @@ q(p) = 1 - (1-p)² = p (2-p):
 0.75
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from lora_bounds.domains import (
     kernel_of,
     representable,
 )
-from lora_bounds.rounding import Array, Numbers
+from lora_bounds.rounding import Numbers
 
 # The paper's own law, of which q and λ q here speak.
 _PAPER = mask_law("row_column")
@@ -208,8 +208,8 @@ def induced_regularization(*, dropout: Rate, input_scale: Positive) -> Numbers:
 @formula
 def induced_regularizer(
     *,
-    mean_update: Annotated[Array, Matrix("outputs", "inputs")],
-    second_moment: Annotated[Array, SecondMoment("inputs")],
+    mean_update: Annotated[Any, Matrix("outputs", "inputs")],
+    second_moment: Annotated[Any, SecondMoment("inputs")],
     dropout: OneRate,
 ) -> float:
     """Compute what LoRA Dropout adds to the risk of a linear layer with squared loss, exactly.

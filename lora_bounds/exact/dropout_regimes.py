@@ -11,22 +11,36 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 
 from lora_bounds.domains import (
+    Call,
     OneNonNegative,
-    PositiveDefinite,
     Reals,
     Repetitions,
+    SecondMoment,
     Seed,
     Vector,
     Whole,
     exact,
     formula,
     kernel_of,
+    short,
 )
 from lora_bounds.exact.ridge_regimes import SpectralRisks, shrinkage_risks
 from lora_bounds.exact.spectra import Spectrum
 from lora_bounds.rounding import Array, Numbers
 
 Inference: TypeAlias = Literal["ensemble", "raw"]
+
+
+class _PositiveDefinite(SecondMoment):
+    """A matrix E[x xᵀ] that has an inverse."""
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        array = super()._read(name, value, call)
+        try:
+            np.linalg.cholesky(array)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"{name} must be positive definite, got {short(value)}") from None
+        return array
 
 
 @formula
@@ -156,7 +170,7 @@ class SampledRisks:
 def sampled_dropout_risks(
     *,
     n: Repetitions,
-    second_moment: Annotated[Any, PositiveDefinite()],
+    second_moment: Annotated[Any, _PositiveDefinite()],
     dropout: Annotated[Any, Vector("", "(0, 1]")],
     samples: Annotated[int, Whole(2, 10**9)],
     seed: Seed,

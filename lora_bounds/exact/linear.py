@@ -5,7 +5,7 @@ G = E[(y - W0 x) xᵀ] and Δ = B A, the expected masked loss is the risk of the
 of the mask variance, and both are polynomials in Σ. A sample's own moments may stand for Σ and G.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -25,10 +25,10 @@ from lora_bounds.domains import (
 from lora_bounds.rounding import Array
 
 QuadraticLaw: TypeAlias = Literal["row_column", "activation", "entrywise", "none"]
-Moment: TypeAlias = Annotated[Array, SecondMoment("inputs")]
-Down: TypeAlias = Annotated[Array, Matrix("rank", "inputs")]
-Up: TypeAlias = Annotated[Array, Matrix("outputs", "rank")]
-CrossMoment: TypeAlias = Annotated[Array, Matrix("outputs", "inputs")]
+Moment: TypeAlias = Annotated[Any, SecondMoment("inputs")]
+Down: TypeAlias = Annotated[Any, Matrix("rank", "inputs")]
+Up: TypeAlias = Annotated[Any, Matrix("outputs", "rank")]
+CrossMoment: TypeAlias = Annotated[Any, Matrix("outputs", "inputs")]
 
 
 def _moments(law: LawName, dropout: float) -> MaskMoments:
@@ -168,7 +168,7 @@ def minimizer(
     *,
     law: QuadraticLaw,
     second_moment: Moment,
-    cross_moment: Annotated[Array, Matrix()],
+    cross_moment: Annotated[Any, Matrix()],
     dropout: OneRate,
     rank: OneSize | None = None,
 ) -> Array:

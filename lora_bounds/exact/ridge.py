@@ -6,7 +6,7 @@ H = XᵀX/n + 2 λ q I and the hat matrix X H⁻¹ Xᵀ / n gives leave-one-out 
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def _least_squares(problem: _Problem, kept: int | None = None) -> LeastSquares:
 def ridge_fit(
     *,
     inputs: Inputs,
-    targets: Annotated[Array, Vector("n")],
+    targets: Annotated[Any, Vector("n")],
     regularization: OneNonNegative,
     dropout: OneRate,
     center: Center = None,
@@ -141,7 +141,7 @@ def ridge_fit(
 def leave_one_out(
     *,
     inputs: Inputs,
-    targets: Annotated[Array, Vector("n")],
+    targets: Annotated[Any, Vector("n")],
     regularization: OneNonNegative,
     dropout: OneRate,
     center: Center = None,
@@ -194,9 +194,9 @@ def leave_one_out(
 @exact
 def population_risk(
     *,
-    truth: Annotated[Array, Vector("d")],
-    solution: Annotated[Array, Vector("d")],
-    second_moment: Annotated[Array, SecondMoment("d")],
+    truth: Annotated[Any, Vector("d")],
+    solution: Annotated[Any, Vector("d")],
+    second_moment: Annotated[Any, SecondMoment("d")],
     noise: OneNonNegative,
 ) -> float:
     """Compute E (1/2)(y - xᵀθ)² for y = xᵀθ* + noise.
@@ -217,9 +217,9 @@ def population_risk(
 @exact
 def expected_risks(
     *,
-    truth: Annotated[Array, Vector("d")],
+    truth: Annotated[Any, Vector("d")],
     inputs: Inputs,
-    second_moment: Annotated[Array, SecondMoment("d")],
+    second_moment: Annotated[Any, SecondMoment("d")],
     noise: OneNonNegative,
     regularization: OneNonNegative,
     dropout: OneRate,

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from numpy.polynomial import legendre
 
-from lora_bounds.domains import Is, Real, Vector, Whole, formula, freeze
+from lora_bounds.domains import Call, Is, Real, Vector, Whole, formula, freeze
 from lora_bounds.rounding import Array
 
 _ORDER = 16  # Gauss-Legendre nodes a panel
@@ -42,9 +42,9 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         freeze(values=self.values, weights=self.weights)
-        sizes: dict[str, int] = {}
-        Vector("nodes", "[0, inf)").check("values", self.values, {}, sizes)
-        Vector("nodes").check("weights", self.weights, {}, sizes)
+        call = Call()
+        Vector("nodes", "[0, inf)")("values", self.values, call)
+        Vector("nodes")("weights", self.weights, call)
         Real("(0, inf)")("aspect", self.aspect)
         Is(bool)("invertible", self.invertible)
 

@@ -16,14 +16,14 @@ of them is positive", "one of them is".
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from scipy import stats
 
-from lora_bounds.domains import OneNonNegative, Real, Vector, Whole, formula, short
+from lora_bounds.domains import Call, OneNonNegative, Real, Vector, Whole, formula, short
 from lora_bounds.rounding import Array
 
 SKEWNESS = 3.0  # what share of a level is kept for skewed runs: see above
@@ -201,24 +201,18 @@ def near(effect: MeanEffect, value: float, *, tolerance: float) -> Effect:
     return weakest([effect.above(value - reach), effect.below(value + reach)])
 
 
-class Varied(Vector):
-    """A vector of positive numbers that are not all equal."""
+class _Varied(Vector):
+    """A vector of numbers that are not all equal."""
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns an array of floats.
-
-        Raises:
-            ValueError: if they are all equal.
-        """
-        array = super().check(name, value, seen, sizes)
-        logs = np.log(array)
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        logs = np.log(array := super()._read(name, value, call))
         if not np.any(logs - logs.mean()):
             raise ValueError(f"{name} must differ, got {name}={short(value)}")
         return array
 
 
 @formula
-def slope(sizes: Annotated[Any, Varied("", "(0, inf)")]) -> Array:
+def slope(sizes: Annotated[Any, _Varied("", "(0, inf)")]) -> Array:
     """Weights whose sum of products with values is their least-squares slope over log n.
 
     Args:

@@ -5,7 +5,6 @@ in the order of the prediction. Rows are independent; the entries of a row may s
 numbers, which sharpens both tests.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, factorial, prod
@@ -14,7 +13,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 from scipy import fft, optimize, stats
 
-from lora_bounds.domains import Matrix, Real, Repetitions, Seed, Vector, formula, representable
+from lora_bounds.domains import (
+    Call,
+    Matrix,
+    Real,
+    Repetitions,
+    Seed,
+    Vector,
+    formula,
+    representable,
+)
 from lora_bounds.rounding import Array
 from lora_bounds.trial.effects import crossed, slope
 
@@ -84,13 +92,8 @@ class _Table(Matrix):
         super().__init__()
         self.least = least
 
-    def check(self, name: str, value: Any, seen: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-        """Returns an array of floats.
-
-        Raises:
-            ValueError: if it is smaller.
-        """
-        table = super().check(name, value, seen, sizes)
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        table = super()._read(name, value, call)
         if table.shape[0] < 2 or table.shape[1] < self.least:
             raise ValueError(
                 f"{name} must have at least 2 rows and {self.least} columns, got {name} of "
