@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from lora_bounds import checks
 from lora_bounds.bounds.laws import MASK_LAWS, LawName
+from lora_bounds.domains import Words
 
 
 def keep_vectors(size: int, dropout: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -39,7 +39,7 @@ def masked_updates(law: LawName, b: Any, a: Any, dropout: Any) -> Iterator[tuple
     """
     import sympy
 
-    checks.choice("law", law, MASK_LAWS)
+    Words(*MASK_LAWS)("law", law)
     rows, rank, columns = b.rows, b.cols, a.cols
     if law == "row_column":
         for keep_b, prob_b in keep_vectors(rows, dropout):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lora_bounds as lb
-from lora_bounds import checks
+from lora_bounds.domains import Reals
 from lora_bounds.exact.ridge_regimes import turning_ratio
 
 RIDGE = {"inputs": [[1.0], [2.0], [4.0]], "targets": [1.0, 2.0, 3.0]}
@@ -26,7 +26,7 @@ RATES = {"regularization": 1.0, "dropout": 0.5}
 )
 def test_what_is_no_number_is_named_and_shown_in_short(value, message):
     with pytest.raises((TypeError, ValueError), match=message) as caught:
-        checks.numbers("p", value)
+        Reals()("p", value)
     assert len(str(caught.value)) < 200
 
 
