@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lora_bounds import __main__ as cli
-from lora_bounds import controls, ledger
+from lora_bounds import claims
 from lora_bounds.trial.claim import Claim, Verdict
 
 QUICK = "T5, rank masks"
@@ -119,7 +119,7 @@ def test_a_bad_place_is_found_before_anything_is_computed(
 
 
 def _recorded_as(verdict: Verdict) -> tuple[Claim, ...]:
-    (claim,) = ledger.find_claims(QUICK)
+    (claim,) = claims.find_claims(QUICK)
     return (replace(claim, recorded=verdict),)
 
 
@@ -127,7 +127,7 @@ def test_a_verdict_that_differs_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = _recorded_as(Verdict.PROVED)
-    monkeypatch.setattr(ledger, "all_claims", lambda: wrong)
+    monkeypatch.setattr(claims, "all_claims", lambda: wrong)
     assert cli.main(["verify", "--only", QUICK]) == 1
     shown = capsys.readouterr().out
     assert f"{QUICK}: recorded PROVED, the evidence says REFUTED" in shown
@@ -162,8 +162,8 @@ def test_a_control_that_goes_wrong_fails(
     line: str,
 ) -> None:
     few = _recorded_as(Verdict.REFUTED)
-    monkeypatch.setattr(ledger, "all_claims", lambda: few)
-    monkeypatch.setattr(controls, "CONTROLS", [_Control(rejected, survives)])
+    monkeypatch.setattr(claims, "all_claims", lambda: few)
+    monkeypatch.setattr(claims, "all_controls", lambda: (_Control(rejected, survives),))
     assert cli.main(["verify"]) == status
     assert line in capsys.readouterr().out
 
@@ -188,7 +188,7 @@ def test_show_prints_one_claim(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_without_an_id_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(ledger.all_claims())
+    assert len(lines) == len(claims.all_claims())
 
 
 def test_an_unknown_id_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +254,7 @@ def test_ctrl_c_is_polite(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger, "find_claims", interrupted)
+    monkeypatch.setattr(claims, "find_claims", interrupted)
     assert cli.main(["show", "Thm 4.4"]) == 130
     assert capsys.readouterr().err == "lora-bounds: interrupted\n"
 
@@ -272,7 +272,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_the_light_commands_load_neither_torch_nor_provers() -> None:
     code = (
-        "import sys; from lora_bounds import cli; cli.main(['show'])\n"
+        "import sys; from lora_bounds import __main__ as cli; cli.main(['show'])\n"
         "heavy = {'torch', 'z3', 'sympy', 'flint', 'hypothesis'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
