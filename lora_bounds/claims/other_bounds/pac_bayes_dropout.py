@@ -137,7 +137,7 @@ def prove_kl_moment() -> Proof:
         )
         exact = kl_moment(n)
         argument.zero(
-            f"n = {n}: R cancels, the kl_moment is {exact}",
+            f"n = {n}: R cancels, the moment is {exact}",
             total - sympy.Rational(exact.numerator, exact.denominator),
         )
     argument.check(
