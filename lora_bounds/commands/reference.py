@@ -64,12 +64,14 @@ def page(claim: Claim, outcome: Outcome, *, related: Sequence[Claim] = (), width
     lines += [f"formula     {claim.formula}", f"verdict     {verdict}"]
     lines += _listed("assumes", claim.assumptions or ("nothing further",))
     lines += _listed("theorem", (claim.theorem,) if claim.theorem else ())
-    lines += _listed("page", (f"lora_bounds/{claim.page.replace('.', '/')}.py",))
+    lines += _listed("page", (_file(f"lora_bounds.{claim.page}"),))
     lines += _listed("coded in", tuple(f"lora_bounds.{name}" for name in claim.functions))
     lines += _listed("tested in", tuple(f"{TESTS}/{name}" for name in _tests(claim)))
     lines.append("evidence")
-    for line, found in zip(outcome.details, outcome.findings, strict=True):
+    for piece, line, found in zip(claim.evidence, outcome.details, outcome.findings, strict=True):
         lines.append(f"  {line}")
+        if piece.code is not None:
+            lines.append(f"      in {_file(piece.code.__module__)}::{piece.code.__name__}")
         facts = []
         if found.margin is not None:
             facts.append(f"margin {found.margin:+.3g}")
@@ -82,6 +84,10 @@ def page(claim: Claim, outcome: Outcome, *, related: Sequence[Claim] = (), width
     )
     lines += _listed("see also", tuple(other.id for other in related))
     return "\n".join(_wrap(line, width) for line in lines)
+
+
+def _file(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
 
 
 def _tests(claim: Claim) -> tuple[str, ...]:

@@ -23,30 +23,6 @@ from lora_bounds.trial.search import Problem
 UNIFORM = "uniform stability beta, not only pointwise hypothesis stability"
 
 
-def replay_lemma_4_3_pointwise_only(data: Data) -> Replay:
-    atoms, n, delta = data["atoms"], data["n"], data["delta"]
-    stability, bad, smallest = Fraction(0), 0, Fraction(1)
-    for sample in product(range(atoms), repeat=n):
-        seen = set(sample)  # even sample size: loss 0 on the sample, 1 elsewhere
-        gap = Fraction(atoms - len(seen), atoms)  # the empirical risk is 0
-        smallest = min(smallest, gap)
-        # n - 1 is odd: A(S without z_i) has loss 0 everywhere, so |0 - 0| at z_i.
-        stability += Fraction(sum(int(z not in seen) for z in sample), n)
-        bad += gap**2 > Fraction(1) / (2 * n * delta)
-    samples = atoms**n
-    steps = [
-        f"{atoms} equally likely points, n = {n}, loss in {{0, 1}}, C = 1, delta = {delta}",
-        "algorithm: from a sample of even size return the hypothesis with loss 0 on the sample "
-        "and 1 elsewhere; from a sample of odd size the one with loss 0 everywhere",
-        f"pointwise hypothesis stability, all {samples} samples: {stability / samples}",
-        f"R - Rhat >= {smallest} on every sample",
-        f"Lemma 4.3 with beta = 0 allows sqrt(1/(2 n delta)) = sqrt({1 / (2 * n * delta)})",
-        f"it fails on {bad} of {samples} samples; at most a fraction {delta} was allowed",
-    ]
-    lhs = Fraction(bad, samples)
-    return replayed(lhs, delta, steps, bool(stability == 0 and n % 2 == 0 and lhs > delta))
-
-
 def prove_lemma_4_3() -> Proof:
     """Prove R <= Rhat + sqrt((C^2 + 8 C n beta)/(2 n delta)) when beta is a uniform stability."""
     import sympy
@@ -128,6 +104,30 @@ def prove_lemma_4_3() -> Proof:
 def lemma_4_3_failures() -> Sweep:
     """Returns delta minus how often Lemma 4.3 fails at the repaired uniform stability."""
     return from_uniform(lemma_4_3)
+
+
+def replay_lemma_4_3_pointwise_only(data: Data) -> Replay:
+    atoms, n, delta = data["atoms"], data["n"], data["delta"]
+    stability, bad, smallest = Fraction(0), 0, Fraction(1)
+    for sample in product(range(atoms), repeat=n):
+        seen = set(sample)  # even sample size: loss 0 on the sample, 1 elsewhere
+        gap = Fraction(atoms - len(seen), atoms)  # the empirical risk is 0
+        smallest = min(smallest, gap)
+        # n - 1 is odd: A(S without z_i) has loss 0 everywhere, so |0 - 0| at z_i.
+        stability += Fraction(sum(int(z not in seen) for z in sample), n)
+        bad += gap**2 > Fraction(1) / (2 * n * delta)
+    samples = atoms**n
+    steps = [
+        f"{atoms} equally likely points, n = {n}, loss in {{0, 1}}, C = 1, delta = {delta}",
+        "algorithm: from a sample of even size return the hypothesis with loss 0 on the sample "
+        "and 1 elsewhere; from a sample of odd size the one with loss 0 everywhere",
+        f"pointwise hypothesis stability, all {samples} samples: {stability / samples}",
+        f"R - Rhat >= {smallest} on every sample",
+        f"Lemma 4.3 with beta = 0 allows sqrt(1/(2 n delta)) = sqrt({1 / (2 * n * delta)})",
+        f"it fails on {bad} of {samples} samples; at most a fraction {delta} was allowed",
+    ]
+    lhs = Fraction(bad, samples)
+    return replayed(lhs, delta, steps, bool(stability == 0 and n % 2 == 0 and lhs > delta))
 
 
 def constant_sides(exponent: int) -> Sides:

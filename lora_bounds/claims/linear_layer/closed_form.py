@@ -114,8 +114,7 @@ def prove_regression_limits() -> Proof:
     argument.zero("E/k^2 = G (k Sigma + p diag Sigma)^-1", raw - g * blend.inv())
     argument.zero("p = 0: least squares", (g * blend.inv()).subs(p, 0) - g * sigma.inv())
     argument.zero(
-        "p -> 1: one variable at a time",
-        (g * blend.inv()).subs(p, 1) - g * diagonal(sigma).inv(),
+        "p -> 1: one variable at a time", (g * blend.inv()).subs(p, 1) - g * diagonal(sigma).inv()
     )
     isotropic = {sigma[0, 0]: s**2, sigma[1, 1]: s**2, sigma[0, 1]: 0}
     argument.zero("Sigma = s^2 I: BA = G/s^2 whatever p", raw.subs(isotropic) - g / s**2)
@@ -168,10 +167,7 @@ def raw_updates() -> Sweep:
             (trained_update(dropout=p, **moments), mean / (1 - p) ** 2),
             (trained_update(dropout=0.0, **moments), cross @ np.linalg.inv(sigma)),
             (trained_update(dropout=1.0, **moments), cross / np.diag(sigma)),
-            (
-                trained_update(dropout=p, second_moment=2 * np.eye(3), cross_moment=cross),
-                cross / 2,
-            ),
+            (trained_update(dropout=p, second_moment=2 * np.eye(3), cross_moment=cross), cross / 2),
         )
         slacks += [agreement(got, want, ALGEBRA) for got, want in ends]
     return Sweep("500 random layers, p in [0, 0.95] and the limits", slacks, unseen(500))

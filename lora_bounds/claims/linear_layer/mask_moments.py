@@ -112,11 +112,7 @@ def variance_sides(law: Any, rate: Callable[[float], float] = lambda p: p) -> Si
 
 
 _TABLE = (
-    (
-        "LoRA Dropout",
-        row_column_row,
-        "k^2 Delta; p k^3 tr(D S D^T) + p k^2 tr(D diag(S) D^T)",
-    ),
+    ("LoRA Dropout", row_column_row, "k^2 Delta; p k^3 tr(D S D^T) + p k^2 tr(D diag(S) D^T)"),
     ("activation dropout", activation_row, "Delta; (p/k) tr(D diag(S) D^T)"),
     ("rank masks", rank_row, "k Delta; p k sum_j norm(B_j)^2 (A_j S A_j^T)"),
     ("entrywise masks", entrywise_row, "k Delta; p k tr(D diag(S) D^T)"),

@@ -15,20 +15,6 @@ from lora_bounds.trial.proof import Argument, Proof, require_z3
 _RATES = np.linspace(0.0, 1.0, 41)
 
 
-def replay_eq_9_degenerate(data: Data) -> Replay:
-    update, p, lam, target = (data[key] for key in ("update", "p", "regularization", "target"))
-    q = exact_drop_probability(p)
-    cost = q * update**2
-    minimiser = target / (1 + 2 * lam * q)
-    steps = [
-        f"L(theta) = (1/2)(theta - {target})^2, theta0 = 0, p = {p}, q = {q}",
-        f"Eq. 9 at dtheta = {update}: E norm(d*dtheta)^2 = q dtheta^2 = {cost}, not 0: infeasible",
-        f"only dtheta = 0 is feasible, value L(0) = {target**2 / 2}",
-        f"Eq. 11 with lambda = {lam}: its minimiser is dtheta = {minimiser}, not 0",
-    ]
-    return replayed(cost, Fraction(0), steps, bool(cost > 0 and minimiser != 0))
-
-
 def prove_degeneracy() -> Proof:
     """Prove that for p > 0 Eq. 9 leaves only dtheta = 0, so Eq. 10 = L(theta0)."""
     import sympy
@@ -92,6 +78,20 @@ def inner_maxima() -> Sweep:
     at = inner_maximum(loss=0.3, dropout=_RATES, squared_norm=0.0)
     slack = np.where(np.isinf(off), 1.0, -1.0)
     return Sweep("p in [0, 1]", np.append(slack, agreement(at, np.full(41, 0.3), IDENTITY)))
+
+
+def replay_eq_9_degenerate(data: Data) -> Replay:
+    update, p, lam, target = (data[key] for key in ("update", "p", "regularization", "target"))
+    q = exact_drop_probability(p)
+    cost = q * update**2
+    minimiser = target / (1 + 2 * lam * q)
+    steps = [
+        f"L(theta) = (1/2)(theta - {target})^2, theta0 = 0, p = {p}, q = {q}",
+        f"Eq. 9 at dtheta = {update}: E norm(d*dtheta)^2 = q dtheta^2 = {cost}, not 0: infeasible",
+        f"only dtheta = 0 is feasible, value L(0) = {target**2 / 2}",
+        f"Eq. 11 with lambda = {lam}: its minimiser is dtheta = {minimiser}, not 0",
+    ]
+    return replayed(cost, Fraction(0), steps, bool(cost > 0 and minimiser != 0))
 
 
 CLAIMS = (

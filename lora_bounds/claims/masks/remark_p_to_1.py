@@ -9,17 +9,6 @@ from lora_bounds.trial.evidence import counterexample, proof
 from lora_bounds.trial.proof import Argument, Proof
 
 
-def replay_full_dropout_limit(data: Data) -> Replay:
-    lam, target = data["regularization"], data["target"]
-    minimiser = target / (1 + 2 * lam * exact_drop_probability(Fraction(1)))
-    steps = [
-        f"L(theta) = (1/2)(theta - {target})^2, theta0 = 0, lambda = {lam}, p = 1 so q = 1",
-        f"Eq. 11: (1/2)(t - {target})^2 + {lam} t^2 is smallest at t = {minimiser}",
-        "no fine-tuning would mean t = 0",
-    ]
-    return replayed(abs(minimiser), Fraction(0), steps)
-
-
 def prove_full_dropout_limit() -> Proof:
     """Prove that Eq. 11 stays finite as p -> 1 while the exact regulariser diverges."""
     import sympy
@@ -56,6 +45,17 @@ def prove_full_dropout_limit() -> Proof:
     )
     argument.check("it tends to 0 as p -> 1", sympy.limit(one, p, 1) == 0)
     return argument.done()
+
+
+def replay_full_dropout_limit(data: Data) -> Replay:
+    lam, target = data["regularization"], data["target"]
+    minimiser = target / (1 + 2 * lam * exact_drop_probability(Fraction(1)))
+    steps = [
+        f"L(theta) = (1/2)(theta - {target})^2, theta0 = 0, lambda = {lam}, p = 1 so q = 1",
+        f"Eq. 11: (1/2)(t - {target})^2 + {lam} t^2 is smallest at t = {minimiser}",
+        "no fine-tuning would mean t = 0",
+    ]
+    return replayed(abs(minimiser), Fraction(0), steps)
 
 
 CLAIMS = (

@@ -251,10 +251,7 @@ def retrained(
         return _seen(
             {"sizes": sizes.tolist()},
             {
-                "absolute": [
-                    np.exp(ratio) * powers[0] * noise[0],
-                    powers[1] * noise[1],
-                ],
+                "absolute": [np.exp(ratio) * powers[0] * noise[0], powers[1] * noise[1]],
                 "distance": [noise[2], noise[2]],
                 "noise_distance": [noise[3], np.exp(ratio) * noise[3]],
             },
@@ -425,11 +422,7 @@ def cases() -> tuple[Case, ...]:
 
 def _judged(what: str, case: str, wrong: int, repeats: int, promised: float) -> ErrorRate:
     found = judge_frequency(
-        name=case,
-        failures=wrong,
-        trials=repeats,
-        probability=promised,
-        error_probability=SUSPICION,
+        name=case, failures=wrong, trials=repeats, probability=promised, error_probability=SUSPICION
     )
     return ErrorRate(what, case, wrong, repeats, promised, found.lower, not found.rejected)
 

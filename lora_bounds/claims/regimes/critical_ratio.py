@@ -111,11 +111,7 @@ def risks_against_formula() -> Sweep:
 def draw_regime(rng: np.random.Generator) -> Problem:
     """Draw a sample size, a number of inputs and a penalty."""
     d = int(rng.integers(1, 12))
-    return {
-        "n": int(rng.integers(d, 40)),
-        "d": d,
-        "weight": 10 ** rng.uniform(-1.5, 1),
-    }
+    return {"n": int(rng.integers(d, 40)), "d": d, "weight": 10 ** rng.uniform(-1.5, 1)}
 
 
 def regime_ok(problem: Problem) -> bool:

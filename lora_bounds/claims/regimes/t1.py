@@ -14,6 +14,16 @@ from lora_bounds.trial.search import Inequality, Problem
 NOISE = "isotropic Gaussian inputs, noise variance at least 2/3 of the signal power norm(theta*)^2"
 
 
+def gap_when_noise_dominates() -> Sweep:
+    """Returns how much the exact gap falls at each step of w, at noise variance 2/3 of signal."""
+    slacks: list[float] = []
+    for n, d in shapes(31, 300):
+        slacks += list(-np.diff(gap_over_weights(n, d, 2 / 3)))
+    return Sweep(
+        "300 random n and d up to 64, w = 2 lambda q from 1e-4 to 1e4", slacks, unseen(300)
+    )
+
+
 def _gap_draw(rng: np.random.Generator) -> Problem:
     x = rng.uniform(0.2, 2, rng.integers(2, 5)) * rng.choice([-1, 1])
     y = x + rng.choice([0.1, 0.3, 1.0]) * rng.normal(0, 1, len(x))
@@ -76,26 +86,13 @@ GAP_TURNS_UP = counterexample(
 )
 
 
-def gap_when_noise_dominates() -> Sweep:
-    """Returns how much the exact gap falls at each step of w, at noise variance 2/3 of signal."""
-    slacks: list[float] = []
-    for n, d in shapes(31, 300):
-        slacks += list(-np.diff(gap_over_weights(n, d, 2 / 3)))
-    return Sweep(
-        "300 random n and d up to 64, w = 2 lambda q from 1e-4 to 1e4", slacks, unseen(300)
-    )
-
-
 CLAIMS = (
     Claim(
         id="T1",
         paper_item="T1",
         statement="The expected generalization gap shrinks as p grows.",
         assumptions=("ridge regression with one lambda: Eq. 11 exactly",),
-        evidence=(
-            GAP_TURNS_UP,
-            sweep(gap_when_noise_dominates, assuming=NOISE),
-        ),
+        evidence=(GAP_TURNS_UP, sweep(gap_when_noise_dominates, assuming=NOISE)),
         recorded=Verdict.HOLDS_UNDER,
         formula="E[R - Rhat] non-increasing in p",
         functions=("exact.ridge.expected_risks",),

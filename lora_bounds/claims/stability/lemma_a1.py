@@ -8,12 +8,10 @@ from fractions import Fraction
 import numpy as np
 from scipy.optimize import brentq
 
-from lora_bounds.bounds.sparsity import penalty_weight
 from lora_bounds.bounds.stability import lemma_a1, paper_stability, self_consistent_stability
 from lora_bounds.claims.stability.logistic_balls import enclosed_fit, require_flint
-from lora_bounds.claims.stability.ridge_problems import ridge_problem, ridge_slopes
+from lora_bounds.claims.stability.ridge_problems import refitted
 from lora_bounds.counterexamples import Data, Replay, replayed
-from lora_bounds.exact.ridge import leave_one_out, ridge_fit
 from lora_bounds.trial.claim import Claim, Verdict
 from lora_bounds.trial.evidence import Sweep, counterexample, proof, sweep, unseen
 from lora_bounds.trial.proof import Argument, Proof, require_z3
@@ -88,21 +86,15 @@ def quadratic_stability() -> Sweep:
     """Returns Prop. 4.2, Lemma A.1 and the self-consistent version minus measured stability."""
     rng, slacks = np.random.default_rng(2), []
     for _ in range(1000):
-        x, y, lam, p = ridge_problem(rng)
-        weight = float(penalty_weight(dropout=p, regularization=lam))
-        fit = ridge_fit(inputs=x, targets=y, regularization=lam, dropout=p)
-        left = leave_one_out(
-            inputs=x, targets=y, regularization=lam, dropout=p, convention="1/(n-1)"
-        )
-        rho, eta = ridge_slopes(x, y, np.vstack([fit.solution, left.solutions]), weight)
-        constants = {"n": len(x), "curvature": fit.least_curvature}
+        case = refitted(rng)
+        eq_11 = {"regularization": case.regularization, "dropout": case.dropout}
+        constants = {"n": case.n, "curvature": case.curvature}
         bounds = (
-            paper_stability(lipschitz=eta, regularization=lam, dropout=p, **constants),
-            lemma_a1(lipschitz=eta, regularization=weight, **constants),
-            self_consistent_stability(lipschitz=rho, regularization=lam, dropout=p, **constants),
+            paper_stability(lipschitz=case.eta, **eq_11, **constants),
+            lemma_a1(lipschitz=case.eta, regularization=case.weight, **constants),
+            self_consistent_stability(lipschitz=case.rho, **eq_11, **constants),
         )
-        worst = float(np.abs(left.regularized_changes).max())
-        slacks += [(float(bound.value) - worst) / worst for bound in bounds]
+        slacks += [case.margin(float(bound.value)) for bound in bounds]
     scope = "1000 random ridge problems, condition 1 to 100, noise 0.01 to 10 (relative margin)"
     return Sweep(scope, slacks, unseen(1000))
 

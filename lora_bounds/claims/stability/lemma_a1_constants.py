@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from lora_bounds.bounds.sparsity import penalty_weight
 from lora_bounds.bounds.stability import lemma_a1
 from lora_bounds.claims.stability.lemma_a1 import prove_lemma_a1
-from lora_bounds.claims.stability.ridge_problems import ridge_problem, ridge_slopes
-from lora_bounds.exact.ridge import leave_one_out, ridge_fit
+from lora_bounds.claims.stability.ridge_problems import refitted
 from lora_bounds.trial.claim import Claim, Verdict
 from lora_bounds.trial.evidence import Sweep, proof, sweep, unseen
 
@@ -29,18 +27,11 @@ def half_of_lemma_a1() -> Sweep:
     """Returns half of Lemma A.1 minus measured stability, relative."""
     rng, slacks = np.random.default_rng(22), []
     for _ in range(1000):
-        x, y, lam, p = ridge_problem(rng)
-        weight = float(penalty_weight(dropout=p, regularization=lam))
-        fit = ridge_fit(inputs=x, targets=y, regularization=lam, dropout=p)
-        left = leave_one_out(
-            inputs=x, targets=y, regularization=lam, dropout=p, convention="1/(n-1)"
-        )
-        _, eta = ridge_slopes(x, y, np.vstack([fit.solution, left.solutions]), weight)
+        case = refitted(rng)
         bound = lemma_a1(
-            n=len(x), lipschitz=eta, curvature=fit.least_curvature, regularization=weight
+            n=case.n, lipschitz=case.eta, curvature=case.curvature, regularization=case.weight
         ).value
-        worst = float(np.abs(left.regularized_changes).max())
-        slacks.append((float(bound) / 2 - worst) / worst)
+        slacks.append(case.margin(float(bound) / 2))
     return Sweep("1000 random ridge problems (relative margin)", slacks, unseen(1000))
 
 

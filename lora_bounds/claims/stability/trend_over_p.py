@@ -86,11 +86,7 @@ def paper_bound_over_p() -> Sweep:
     p = np.linspace(0.0, 1.0, 201)
     lam, least = np.meshgrid(np.logspace(-4, 4, 17), [1e-6, 1e-2, 1.0, 100.0])
     values = paper_stability(
-        n=100,
-        lipschitz=1.0,
-        curvature=least[..., None],
-        regularization=lam[..., None],
-        dropout=p,
+        n=100, lipschitz=1.0, curvature=least[..., None], regularization=lam[..., None], dropout=p
     ).value
     return Sweep("201 rates, lambda 1e-4 to 1e4, Lmin 1e-6 to 100", -np.diff(values, axis=-1))
 
