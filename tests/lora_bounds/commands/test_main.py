@@ -14,7 +14,8 @@ import pytest
 
 from lora_bounds import __main__ as cli
 from lora_bounds import claims
-from lora_bounds.trial.claim import Claim, Verdict
+from lora_bounds.commands import reference
+from lora_bounds.trial.claim import Claim, Outcome, Verdict
 
 QUICK = "T5, rank masks"
 
@@ -178,11 +179,28 @@ def test_show_prints_one_claim(capsys: pytest.CaptureFixture[str]) -> None:
         "lora_bounds.bounds.ensemble_risk.squared_losses",
         "tests/lora_bounds/bounds/test_ensemble_risk.py::test_squared_losses",
         "convex in the final activation",
+        "page        lora_bounds/claims/ensemble/thm_4_5.py",
         "proof jensen proves",
+        "in lora_bounds/claims/ensemble/thm_4_5.py::prove_jensen",
+        "controls    ensemble order reversed: the mean member is no worse than the ensemble",
         "error probability",
     ):
         assert part in shown
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_a_page_names_its_theorem_and_the_tests_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (claim,) = claims.find_claims(QUICK)
+    outcome = Outcome(Verdict.REFUTED, None, 0, None, 0.0, (), ())
+    bare = replace(claim, evidence=())
+    assert "theorem" not in reference.page(bare, outcome)
+    formal = reference.page(replace(bare, theorem="rank_masks_add"), outcome)
+    assert "theorem     rank_masks_add" in formal
+    assert "tested in   tests/lora_bounds/claims/" in formal
+    monkeypatch.setattr(reference, "ROOT", tmp_path)  # as in an installed package
+    assert reference.marked_tests.__wrapped__() == {}
 
 
 def test_show_without_an_id_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
