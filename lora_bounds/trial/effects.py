@@ -9,7 +9,7 @@ degrees of freedom has no lighter tails than the ratio (Mickey and Brown 1966, o
 variances). Skewed runs cost Student's t more than that, most of all far in the tail: limits take a
 third of their level, the rest is kept. Each is then wrong with at most its level for 17 runs or
 more of skewness up to 0.7 to the unfavourable side, or 100 of 1.2; exponential runs, of 2, cost a
-factor of 6 at a level of 0.003 (`lora_bounds.ledger.error_rates` counts).
+factor of 6 at a level of 0.003 (`claims.measured.error_rates` counts).
 
 An effect is positive where its claim is true. `weakest` and `strongest` put several into one: "each
 of them is positive", "one of them is".

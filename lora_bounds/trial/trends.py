@@ -235,7 +235,7 @@ def rate_exponent(
     `trial.effects`): with few rows percentiles of the bootstrap are too narrow. Each end is
     wrong with at most (1 - confidence) / 2 from 5 rows on where the entries of a column scatter
     like a gamma law of shape 1, or a lognormal one of sigma up to 1, or up to 0.6 if it grows with
-    n (`lora_bounds.ledger.error_rates` counts); no interval can promise it for a mean of any law.
+    n (`claims.measured.error_rates` counts); no interval can promise it for a mean of any law.
 
     Args:
         sizes: n, of shape (columns,), positive and not all equal; at least 2.
