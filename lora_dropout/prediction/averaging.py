@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_dropout.checks import check_choice, check_type
+from lora_dropout.checks import check_callable, check_choice, check_type
 
 Average = Literal["probabilities", "sigmoids", "outputs", "logits"]
 
@@ -136,6 +136,7 @@ def task_averaging(model: Any, loss_fn: Any, targets: Tensor) -> Averaging:
     Returns:
         The rule.
     """
+    check_callable("loss_fn", loss_fn)
     while isinstance(loss_fn, partial):
         loss_fn = loss_fn.func
     kind = type(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn

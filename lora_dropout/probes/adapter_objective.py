@@ -68,7 +68,7 @@ class AdapterObjective:
         inputs, targets = check_data("data", data)
         check_callable("loss_fn", loss_fn)
         check_masks(model, masks)
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or float64, got dtype={short(dtype)}")
         merged = [name for name, layer in adapters(model).items() if layer.merged]
         if merged:
