@@ -1,4 +1,4 @@
-"""Bad input found by the torture, each with the error that it now gets."""
+"""Bad input found by the hardening, each with the error that it now gets."""
 
 import numpy as np
 import pytest
