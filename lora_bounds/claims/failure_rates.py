@@ -52,6 +52,8 @@ LINEAR_SCOPE = "regularised linear losses, n 1 to 1000, 5 deltas, 25 laws, 3 pen
 
 
 def from_uniform(bound: Callable[..., BoundResult]) -> Sweep:
+    """Sweep a bound at the uniform stability of the linear learner."""
+
     def with_stability(*, weight: float, n: int, **rest: object) -> BoundResult:
         # At p = 1, q = 1, so the penalty's weight lambda q is lambda.
         beta = uniform_stability(n=n, lipschitz=1.0, regularization=weight, dropout=1.0)
@@ -61,6 +63,7 @@ def from_uniform(bound: Callable[..., BoundResult]) -> Sweep:
 
 
 def fixed_predictor(limits: Callable[[int, float], Array]) -> list[float]:
+    """Returns delta minus the failure probability for one predictor and 0-1 loss."""
     slacks = []
     for n in SIZES:
         errors = np.arange(n + 1)

@@ -35,8 +35,9 @@ def marked_tests() -> Mapping[str, tuple[str, ...]]:
     """
     found = defaultdict(list)
     for file in sorted((ROOT / TESTS).rglob("test_*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            for call in getattr(node, "decorator_list", ()):
+        nodes = ast.walk(ast.parse(file.read_text()))
+        for node in (node for node in nodes if isinstance(node, ast.FunctionDef)):
+            for call in node.decorator_list:
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.claim":
                     for argument in call.args:
                         name = f"{file.relative_to(ROOT / TESTS).as_posix()}::{node.name}"

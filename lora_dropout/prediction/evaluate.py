@@ -1,7 +1,7 @@
 """Loss, accuracy and calibration of an adapted model on a data set."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.data import Data, LossFn, call_loss, map_inputs, model_device

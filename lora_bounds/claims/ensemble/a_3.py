@@ -21,6 +21,7 @@ def _parameters_sides(problem: Problem) -> tuple[Any, Any]:
 
 
 def replay_a3_parameters(data: Data) -> Replay:
+    """Replay theta -> sqrt(theta^2), convex in theta and concave in the output."""
     theta = data["theta"]
     mean_output = sum(t * t for t in theta) / len(theta)
     mean_loss = sum(abs(t) for t in theta) / len(theta)

@@ -30,6 +30,7 @@ def members_ok(problem: Problem) -> bool:
 
 
 def expected_loss(problem: Problem, size: int) -> Any:
+    """Squared loss of the average of ``size`` members, over all sequences of them."""
     outputs, y = problem["outputs"], problem["target"]
     losses = [(y - sum(m) / size) ** 2 for m in product(outputs, repeat=size)]
     return sum(losses) / len(losses)

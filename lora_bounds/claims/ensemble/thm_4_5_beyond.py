@@ -23,6 +23,7 @@ def mask_free_sides(problem: Problem) -> tuple[Any, Any]:
 
 
 def replay_ensemble_vs_mask_free(data: Data) -> Replay:
+    """Replay a layer that is trained right, whose masks shrink it."""
     ensemble, plain = mask_free_sides(data)
     update, target, p = data["update"], data["target"], data["p"]
     kept = (1 - p) ** 2
@@ -82,6 +83,7 @@ def _zero_one_domain(problem: Problem) -> bool:
 
 
 def replay_ensemble_zero_one(data: Data) -> Replay:
+    """Replay an average that a minority of wrong members pulls below zero."""
     ensemble, members = zero_one_sides(data)
     base, update, p = data["base"], data["update"], data["p"]
     kept = (1 - p) ** 2

@@ -107,6 +107,7 @@ def lemma_4_3_failures() -> Sweep:
 
 
 def replay_lemma_4_3_pointwise_only(data: Data) -> Replay:
+    """Replay an algorithm of stability 0 that memorises samples of even size."""
     atoms, n, delta = data["atoms"], data["n"], data["delta"]
     stability, bad, smallest = Fraction(0), 0, Fraction(1)
     for sample in product(range(atoms), repeat=n):

@@ -55,6 +55,7 @@ def dropout_at_rate_q() -> Sweep:
 
 
 def replay_dropout_correlated_inputs(data: Data) -> Replay:
+    """Replay both variances for correlated inputs."""
     p, update, s = data["p"], data["mean_update"], data["sigma"]
     k, q = 1 - p, exact_drop_probability(p)
     full = sum(update[i] * s[i][j] * update[j] for i, j in product(range(len(update)), repeat=2))

@@ -81,6 +81,7 @@ def inner_maxima() -> Sweep:
 
 
 def replay_eq_9_degenerate(data: Data) -> Replay:
+    """Replay an update that Eq. 9 forbids and Eq. 11 takes."""
     update, p, lam, target = (data[key] for key in ("update", "p", "regularization", "target"))
     q = exact_drop_probability(p)
     cost = q * update**2

@@ -48,6 +48,7 @@ def prove_full_dropout_limit() -> Proof:
 
 
 def replay_full_dropout_limit(data: Data) -> Replay:
+    """Replay the minimiser of Eq. 11 at p = 1."""
     lam, target = data["regularization"], data["target"]
     minimiser = target / (1 + 2 * lam * exact_drop_probability(Fraction(1)))
     steps = [

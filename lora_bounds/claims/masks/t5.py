@@ -63,6 +63,7 @@ def rank_mask_sparsity() -> Sweep:
 
 
 def replay_rank_masks_add_sparsity(data: Data) -> Replay:
+    """Replay the probability of a zero with the rank dimension masked."""
     p, rank = data["p"], data["rank"]
     zero = Fraction(0)
     for row, column, *components in product((0, 1), repeat=2 + rank):

@@ -19,6 +19,7 @@ def shapes(seed: int, count: int) -> list[tuple[int, int]]:
 
 
 def gap_over_weights(n: int, d: int, ratio: float) -> Array:
+    """Exact gap at each of `WEIGHTS`, at this ratio of noise variance to signal power."""
     spectrum = wishart_spectrum(n=n, d=d)
     found = ridge_risks(spectrum=spectrum, weight=WEIGHTS, signal_power=1.0, noise_variance=ratio)
     return np.asarray(found.gap)

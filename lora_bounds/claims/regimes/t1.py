@@ -60,6 +60,7 @@ def _gap_domain(problem: Problem) -> bool:
 
 
 def replay_gap_turns_up(data: Data) -> Replay:
+    """Replay the gap at three rates, every sample enumerated."""
     gaps = [
         ridge_gap(data["atoms"], data["n"], data["regularization"] * exact_drop_probability(p))
         for p in data["p"]

@@ -105,6 +105,7 @@ def u_shape_with_noise() -> Sweep:
 
 
 def replay_test_risk_not_u_shaped(data: Data) -> Replay:
+    """Replay the test risk over p, every sample enumerated."""
     risks = [
         ridge_risk(data["atoms"], data["n"], data["regularization"] * exact_drop_probability(p))
         for p in data["p"]

@@ -136,6 +136,7 @@ def _logistic_draw(rng: np.random.Generator) -> Problem:
 
 
 def replay_prop_4_2_logistic(data: Data) -> Replay:
+    """Replay logistic regression whose left-out solution runs far away."""
     flint = require_flint()
     margins, c, n = data["z"], Fraction(1, 10 ** data["exponent"]), len(data["z"])
     found = enclosed_fit(margins, c)

@@ -132,6 +132,7 @@ def _stability_domain(problem: Problem) -> bool:
 
 
 def replay_stability_rises(data: Data) -> Replay:
+    """Replay stability at two rates, of the penalised and of the plain loss."""
     points, lam = data["points"], data["regularization"]
     values, steps = [], [f"points (x, y): {', '.join(f'({x}, {y})' for x, y in points)}"]
     for p in (data["p_low"], data["p_high"]):
