@@ -241,7 +241,8 @@ class LoRADropoutMixin:
         return loss, logits, labels
 
     def _warn_of_unstated(self) -> None:
-        model = self.model.get_base_model()
+        model: Any = self.model
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
         if self._averaged is None and hasattr(model, "config"):
             warnings.warn(
                 f"the ensemble averages the logits of {type(model).__name__} as they are: what "

@@ -370,6 +370,7 @@ NOT_ATTACKED: dict[str, str] = dict.fromkeys(
     "probes.intervals.check_confidence": "a check, attacked in all that take a confidence",
     "peft.LoRADropoutMixin": "attacked by `lora-dropout train`",
     "peft.LoRADropoutTrainer": "attacked by `lora-dropout train`",
+    "probes.adapter_objective.as_array": "a helper of the other probes",
     "runs.store.DamagedError": "an error",
     "audit.Constants": "a record that `audit` returns",
     "audit.Audit": "a record that `audit` returns",
