@@ -17,11 +17,7 @@ from lora_bounds.trial.evidence import Sweep
 from lora_bounds.trial.search import Problem
 
 SIZES = (1, 2, 3, 5, 10, 30, 100, 1000)
-
-
 DELTAS = (0.9, 0.5, 0.2, 0.05, 1e-3)
-
-
 RISKS = np.append(np.linspace(0.0, 1.0, 21), [1e-3, 1e-2, 0.99, 0.999])
 
 

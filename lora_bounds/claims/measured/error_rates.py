@@ -31,7 +31,6 @@ from lora_bounds.trial.trends import rate_exponent
 
 REPEATS, SEED, SUSPICION = 2000, 0, 1e-3
 RUNS, EXAMPLES = 18, 500
-
 Rng: TypeAlias = np.random.Generator
 
 

@@ -7,8 +7,6 @@ from lora_bounds.exact.spectra import wishart_spectrum
 from lora_bounds.rounding import Array
 
 GAUSSIAN = "isotropic Gaussian inputs, targets linear in them plus noise, theta0 = 0"
-
-
 WEIGHTS = np.geomspace(1e-4, 1e4, 161)
 
 

@@ -14,11 +14,7 @@ from lora_bounds.trial.evidence import ALGEBRA, Sweep, sweep
 from lora_bounds.trial.trends import page_trend
 
 _DROPOUT_RATES = np.array([0.02, 0.06, 0.1, 0.15, 0.3, 0.5, 0.7, 0.9])
-
-
 _TURN = 4  # rates up to 0.15 lie before the turn down, at noise 0
-
-
 _CHANCE = 1e-6
 
 

@@ -58,7 +58,7 @@ def refitted(rng: np.random.Generator) -> Refitted:
     """Draw a problem and leave out each example in turn (factor 1/(n-1))."""
     x, y, lam, p = ridge_problem(rng)
     weight = float(penalty_weight(dropout=p, regularization=lam))
-    problem: Any = {"inputs": x, "targets": y, "regularization": lam, "dropout": p}
+    problem: dict[str, Any] = {"inputs": x, "targets": y, "regularization": lam, "dropout": p}
     fit, left = ridge_fit(**problem), leave_one_out(**problem, convention="1/(n-1)")
     rho, eta = ridge_slopes(x, y, np.vstack([fit.solution, left.solutions]), weight)
     worst = float(np.abs(left.regularized_changes).max())

@@ -363,6 +363,7 @@ _EXAMPLE = dict.fromkeys(
 _WITH_A_TOKENIZER = "takes a tokenizer or rows; its files are attacked in `test_mutated_files`"
 _PART = "part of a layer or a task that is attacked as a whole"
 # Public but not attacked alone, and why.
+_KERNEL = "behind the door: what the other probes call"
 NOT_ATTACKED: dict[str, str] = dict.fromkeys(
     ("LAWS", "MaskLaw", "MaskedLayer", "AdapterLinear", "FitResult", "Replicas", "BrierScore",
      "Averaging"), "abstract, a record that functions return, or a value",
@@ -370,7 +371,9 @@ NOT_ATTACKED: dict[str, str] = dict.fromkeys(
     "probes.intervals.check_confidence": "a check, attacked in all that take a confidence",
     "peft.LoRADropoutMixin": "attacked by `lora-dropout train`",
     "peft.LoRADropoutTrainer": "attacked by `lora-dropout train`",
-    "probes.adapter_objective.as_array": "a helper of the other probes",
+    "probes.adapter_objective.as_array": _KERNEL,
+    "probes.intervals.between": _KERNEL,
+    "probes.lipschitz.slopes_between": _KERNEL,
     "runs.store.DamagedError": "an error",
     "audit.Constants": "a record that `audit` returns",
     "audit.Audit": "a record that `audit` returns",
