@@ -183,13 +183,13 @@ def _behind(n: door.Count, *, rate: door.Probability | None = None, kind: Litera
 def test_a_door_checks_what_is_given_and_hands_on_plain_values() -> None:
     assert _behind(np.int64(2), rate=np.float64(0.5)) == (2, 0.5, "a")
     assert type(_behind(np.int64(2))[0]) is int
-    for given, message in (
+    for arguments, message in (
         ({"n": 0}, "n must be at least 1, got n=0"),
         ({"n": 1, "rate": 2}, r"rate must be in \[0, 1\], got rate=2"),
         ({"n": 1, "kind": "c"}, "kind must be one of 'a', 'b', got kind='c'"),
     ):
         with pytest.raises(ValueError, match=message):
-            _behind(**given)
+            _behind(**arguments)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'n'"):
         _behind()
     assert door.unchecked(_behind)(0, rate=2) == (0, 2, "a")
