@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: figures test lint mutation measurements bench bench-gpu torture audit notebooks lab clean help
+.PHONY: figures test thorough hardening coverage lint dist-check mutation measurements bench bench-gpu audit notebooks lab clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,12 +23,25 @@ figures: $(VENV)/.installed-figures  ## regenerate the figures (resumes where it
 	$(BIN)/python -m paper_figures
 
 test: $(VENV)/.installed-test  ## run the whole test suite
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings, format) and mypy
+thorough: $(VENV)/.installed-test  ## the statistical tests at length (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --timeout=0 -m slow
+
+hardening: $(VENV)/.installed-test  ## kills, full disks, damaged and hostile files, wild input, at length (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --timeout=0 -m hardening tests/hardening
+
+coverage: $(VENV)/.installed-test  ## the suite, and the lines and branches that it does not run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov=lora_bounds --cov=lora_dropout --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-dev  ## ruff (code, docstrings, format), mypy, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dist-check: $(VENV)/.installed-dev  ## build wheel and sdist, try each in a fresh environment
+	$(BIN)/python -m tests.dist_check
 
 mutation: $(VENV)/.installed-mutation  ## mutate the formulas of lora_bounds; list what the tests miss
 	$(BIN)/python -m mutmut run
@@ -41,14 +54,10 @@ bench-gpu: $(VENV)/.installed-test  ## the same on a GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no GPU here")'
 	$(BIN)/python -m benchmarks --out benchmarks/results/gpu
 
-torture: $(VENV)/.installed-test $(VENV)/.installed-mutation  ## attack the toolkit at length and print what held (some hours; results stay)
-	$(BIN)/python -m tests.torture
-
 ALL := $(foreach extra,test notebooks mutation dev audit,$(VENV)/.installed-$(extra))
 audit: $(ALL)  ## the pinned packages: a table of their licences, then known vulnerabilities (network)
-	$(BIN)/python -m tests.torture.trust.licences > $(VENV)/licences.md
-	mv $(VENV)/licences.md tests/torture/results/licences.md
-	$(BIN)/python -m tests.torture.trust.audit
+	$(BIN)/pip-licenses --packages $$(sed -n 's/==.*//p' constraints.txt)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 notebooks: $(VENV)/.installed-notebooks  ## execute the notebooks and write them with their pictures
 	cd notebooks && LORA_DROPOUT_STATIC=1 ../$(BIN)/jupytext --quiet --to ipynb --execute 0*.py

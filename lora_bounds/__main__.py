@@ -1,4 +1,4 @@
-"""The command `lora-bounds`: verify the ledger, show one claim, compare the bounds."""
+"""The command `lora-bounds`: verify the claims, show one claim, compare the bounds."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_bounds import ledger
+from lora_bounds import claims
 from lora_bounds.commands import reference, report
 from lora_bounds.files import atomic_path, check_target
 
@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "show",
         help="one claim in full",
-        description="Print formula, assumptions, code, tests, evidence and verdict of a claim. "
+        description="Print what a claim's page says: formula, assumptions, code, tests, evidence, "
+        "controls and verdict. "
         "A paper item such as 'Prop. 4.2' prints every claim about it; no id lists them all.",
     )
     show.add_argument("id", nargs="?", help="a claim's id or a paper item, such as 'Thm 4.4'")
@@ -74,15 +75,13 @@ def _verify(only: Sequence[str] | None, path: Path | None) -> int:
 
     if path is not None:
         check_target("--json", path)
-    chosen = ledger.all_claims()
+    chosen = claims.all_claims()
     if only:
-        named = {claim.id for name in only for claim in ledger.find_claims(name, chosen)}
+        named = {claim.id for name in only for claim in claims.find_claims(name, chosen)}
         chosen = tuple(claim for claim in chosen if claim.id in named)
     steps = sum(len(claim.evidence) for claim in chosen)
     if not only:
-        from lora_bounds.controls import CONTROLS
-
-        steps += len(CONTROLS)
+        steps += len(claims.all_controls())
     with tqdm(total=steps, unit="check", file=sys.stderr, leave=False) as bar:
 
         def progress(line: str) -> None:
@@ -105,13 +104,13 @@ def _verify(only: Sequence[str] | None, path: Path | None) -> int:
 
 def _show(name: str | None) -> int:
     if name is None:
-        width = max(len(claim.id) for claim in ledger.all_claims())
-        for claim in ledger.all_claims():
+        width = max(len(claim.id) for claim in claims.all_claims())
+        for claim in claims.all_claims():
             print(f"{claim.id:<{width}}  {claim.recorded:<11}  {claim.statement}")
         return 0
     width = min(120, max(60, shutil.get_terminal_size((100, 24)).columns))
-    for claim in ledger.find_claims(name):
-        related = ledger.related_claims(claim)
+    for claim in claims.find_claims(name):
+        related = claims.related_claims(claim)
         print(reference.page(claim, claim.verify(), related=related, width=width))
         print()
     return 0
@@ -123,7 +122,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "show":
         return _show(arguments.id)
     if arguments.command == "equations":
-        print(reference.equations(ledger.all_claims()), end="")
+        print(reference.equations(claims.all_claims()), end="")
         return 0
     from lora_bounds.commands import bound as bound_command
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lora_bounds import checks
+from lora_bounds.domains import Reals, together
 from lora_bounds.rounding import quiet
 
 _Values = NDArray[np.float64]
@@ -54,8 +54,8 @@ class Loss:
         Returns:
             The losses, at least 0.
         """
-        f, y = checks.numbers("prediction", prediction), checks.numbers("target", target)
-        checks.together(prediction=f, target=y)
+        f, y = Reals()("prediction", prediction), Reals()("target", target)
+        together(prediction=f, target=y)
         with quiet():
             return np.asarray(self.value(f, y))
 

@@ -3,13 +3,22 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_bounds import checks
-from lora_bounds.rounding import quiet
+from lora_bounds.domains import (
+    OneNonNegative,
+    Real,
+    Repetitions,
+    Seed,
+    Whole,
+    formula,
+    representable,
+)
+
+Condition: TypeAlias = Annotated[float, Real("[1, inf)")]
 
 
 @dataclass(frozen=True)
@@ -94,16 +103,10 @@ def _inputs(rng: np.random.Generator, n: int, d: int, condition: float) -> NDArr
     Returns:
         The matrix.
     """
-    checks.number("condition_number", condition, "[1, inf)")
     left, _ = np.linalg.qr(rng.standard_normal((n, d)))
     right, _ = np.linalg.qr(rng.standard_normal((d, d)))
     values = condition ** -np.linspace(0.0, 1.0, d) if d > 1 else np.ones(1)
     return np.sqrt(n) * (left * values) @ right.T
-
-
-def _sizes(name: str, n: int, d: int) -> tuple[int, int]:
-    examples = checks.whole_number(name, n, most=10**9)
-    return examples, checks.whole_number("d", d, most=examples)
 
 
 def _freeze(array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,7 +114,10 @@ def _freeze(array: NDArray[np.float64]) -> NDArray[np.float64]:
     return array
 
 
-def make_regression(*, n: int, d: int, condition_number: float, noise: float, seed: int) -> Problem:
+@formula
+def make_regression(
+    *, n: Repetitions, d: int, condition_number: Condition, noise: OneNonNegative, seed: Seed
+) -> Problem:
     """Linear regression data: targets = inputs @ weights + Gaussian noise.
 
     Args:
@@ -127,21 +133,20 @@ def make_regression(*, n: int, d: int, condition_number: float, noise: float, se
     >>> make_regression(n=5, d=2, condition_number=3.0, noise=0.1, seed=0)
     Problem(n=5, d=2, condition_number=3, noise=0.1, separable=None, seed=0)
     """
-    n, d = _sizes("n", n, d)
-    checks.number("noise", noise, "[0, inf)")
-    rng = np.random.default_rng(checks.seed("seed", seed))
+    d = Whole(1, n)("d", d)
+    rng = np.random.default_rng(seed)
     inputs = _inputs(rng, n, d, condition_number)
     weights = rng.standard_normal(d)
-    with quiet():
-        targets = inputs @ weights + noise * rng.standard_normal(n)
-    checks.representable(targets, noise=noise)
+    targets = inputs @ weights + noise * rng.standard_normal(n)
+    representable(targets, "noise")
     return Problem(
         _freeze(inputs), _freeze(targets), _freeze(weights), condition_number, noise, None, seed
     )
 
 
+@formula
 def make_classification(
-    *, distinct: int, d: int, condition_number: float, separable: bool, seed: int
+    *, distinct: Repetitions, d: int, condition_number: Condition, separable: bool, seed: Seed
 ) -> Problem:
     """Binary classification data with labels -1 and 1.
 
@@ -164,9 +169,8 @@ def make_classification(
     >>> make_classification(distinct=4, d=2, condition_number=1.0, separable=False, seed=0)
     Problem(n=12, d=2, condition_number=1, noise=0, separable=False, seed=0)
     """
-    distinct, d = _sizes("distinct", distinct, d)
-    checks.instance("separable", separable, bool)
-    rng = np.random.default_rng(checks.seed("seed", seed))
+    d = Whole(1, distinct)("d", d)
+    rng = np.random.default_rng(seed)
     inputs = _inputs(rng, distinct, d, condition_number)
     weights = rng.standard_normal(d)
     labels = np.where(inputs @ weights >= 0, 1.0, -1.0)

@@ -1,15 +1,20 @@
 """What a bound says: its value, its direction, how sure it is, and what it rests on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_bounds import checks, rounding
-from lora_bounds.rounding import Array, Numbers
+from lora_bounds import rounding
+from lora_bounds.domains import Each, Is, Reals, Words, opened
+from lora_bounds.rounding import Array, Numbers, quiet
 
 Direction: TypeAlias = Literal["upper", "lower"]
+
+_P = ParamSpec("_P")
+_ANY = Reals("[-inf, inf]")
 
 
 @dataclass(frozen=True)
@@ -54,24 +59,28 @@ class BoundResult:
     trivial: Numbers | None
 
     def __post_init__(self) -> None:
-        checks.choice("direction", self.direction, ("upper", "lower"))
-        checks.numbers("value", self.value, "[-inf, inf]")
-        checks.numbers("confidence", self.confidence, "[0, 1]")
-        checks.instances("assumptions", self.assumptions, Assumption)
-        checks.instance("source", self.source, str)
-        checks.instance("name", self.name, str)
+        Words(*get_args(Direction))("direction", self.direction)
+        _ANY("value", self.value)
+        Reals("[0, 1]")("confidence", self.confidence)
+        Each(Assumption)("assumptions", self.assumptions)
+        Is(str)("source", self.source)
+        Is(str)("name", self.name)
         if not isinstance(self.vacuous, np.ndarray):
-            checks.instance("vacuous", self.vacuous, bool)
+            Is(bool)("vacuous", self.vacuous)
         if self.trivial is not None:
-            checks.numbers("trivial", self.trivial, "[-inf, inf]")
-        for field in (self.value, self.confidence, self.vacuous, self.trivial):
-            if isinstance(field, np.ndarray):
-                field.flags.writeable = False
+            _ANY("trivial", self.trivial)
+        _freeze(self)
 
     @property
     def unchecked(self) -> tuple[str, ...]:
         """Names of the assumptions that nobody has checked."""
         return tuple(item.name for item in self.assumptions if item.checked is None)
+
+
+def _freeze(result: BoundResult) -> None:
+    for field in (result.value, result.confidence, result.vacuous, result.trivial):
+        if isinstance(field, np.ndarray):
+            field.flags.writeable = False
 
 
 def confidence_of(delta: Array) -> Array:
@@ -126,13 +135,61 @@ def conclude(
     rounded = np.where(exact, value, outward)
     limit = np.asarray(np.inf if direction == "upper" else 0.0) if trivial is None else trivial
     vacuous = np.asarray(rounded >= limit if direction == "upper" else rounded <= limit)
-    return BoundResult(
-        value=rounding.plain(rounded),
+    sure = np.asarray(confidence, dtype=np.float64)
+    # Not by `__init__`, which checks what it is given.
+    result = object.__new__(BoundResult)
+    vars(result).update(
+        value=rounded if rounded.ndim else float(rounded),
         direction=direction,
-        confidence=rounding.plain(np.asarray(confidence, dtype=np.float64)),
+        confidence=sure if sure.ndim else float(sure),
         source=source,
         assumptions=assumptions,
-        vacuous=bool(vacuous) if vacuous.ndim == 0 else vacuous,
+        vacuous=vacuous if vacuous.ndim else bool(vacuous),
         name=name,
-        trivial=None if trivial is None else rounding.plain(trivial),
+        trivial=trivial if trivial is None or trivial.ndim else float(trivial),
     )
+    _freeze(result)
+    return result
+
+
+def bound(
+    name: str, source: str, *assumptions: Assumption
+) -> Callable[[Callable[_P, Array | tuple[Array, Array]]], Callable[_P, BoundResult]]:
+    """Make a bound of a formula: check its arguments, round its value outward, and name it.
+
+    An argument ``delta`` is the probability with which the bound may fail, and an argument
+    ``loss_range`` what is known without it.
+
+    Args:
+        name: the bound's short name.
+        source: paper, version, equation or theorem.
+        *assumptions: what it rests on.
+
+    Returns:
+        A decorator for formulas of an upper bound. They return the value or, with it, where it has
+        no rounding error.
+    """
+
+    def decorate(
+        kernel: Callable[_P, Array | tuple[Array, Array]],
+    ) -> Callable[_P, BoundResult]:
+        def run(**arguments: Any) -> BoundResult:
+            with quiet():
+                found: Any = kernel(**arguments)  # type: ignore[call-arg]
+                value, exact = found if isinstance(found, tuple) else (found, False)
+                delta, largest = arguments.get("delta"), arguments.get("loss_range")
+                return conclude(
+                    np.asarray(value),
+                    name=name,
+                    source=source,
+                    assumptions=assumptions,
+                    confidence=1.0 if delta is None else confidence_of(delta),
+                    trivial=None
+                    if largest is None
+                    else np.broadcast_to(largest, value.shape).copy(),
+                    exact=exact,
+                )
+
+        return opened(kernel, run, BoundResult)
+
+    return decorate

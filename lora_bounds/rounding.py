@@ -17,6 +17,7 @@ Numbers: TypeAlias = float | Array
 
 RELATIVE_SLACK = 2.0**-48
 ABSOLUTE_SLACK = float(np.finfo(np.float64).tiny)
+_SUBNORMAL = float(np.finfo(np.float64).smallest_subnormal)
 
 
 def quiet() -> np.errstate:
@@ -37,7 +38,7 @@ def plain(value: Array) -> Numbers:
     Returns:
         A float where ``value`` has shape ``()``, else ``value`` itself.
     """
-    return float(value) if np.ndim(value) == 0 else value
+    return value if isinstance(value, np.ndarray) and value.ndim else float(value)
 
 
 @np.errstate(over="ignore", under="ignore")
@@ -105,6 +106,5 @@ def lower_root(value: Array) -> Array:
         The value; among subnormal numbers, where such a unit is no longer a relative error of
         1e-16, a little less.
     """
-    numbers = np.finfo(np.float64)
-    less = np.maximum(value - 4.0 * float(numbers.smallest_subnormal), 0.0)
-    return np.where(value < numbers.tiny, less, value)
+    less = np.maximum(value - 4.0 * _SUBNORMAL, 0.0)
+    return np.where(value < ABSOLUTE_SLACK, less, value)

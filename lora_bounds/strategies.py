@@ -18,7 +18,7 @@ Testing a bound of your own against Thm 4.4 takes ten lines:
 ...     assert my_bound(c) <= theorem_4_4(**c.arguments(theorem_4_4)).value
 >>> test_mine_is_never_looser()
 
-The extra ``test`` brings Hypothesis; the rest of the package does without it.
+The extra ``strategies`` brings Hypothesis; the rest of the package does without it.
 """
 
 import importlib
@@ -40,7 +40,7 @@ try:
     from hypothesis import strategies as st
 except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
     raise ImportError(
-        "lora_bounds.strategies needs hypothesis: pip install 'lora-dropout[test]'"
+        "lora_bounds.strategies needs hypothesis: pip install 'lora-dropout[strategies]'"
     ) from error
 
 # Whatever the functions under test import when first used, mpmath and scipy above all, is imported

@@ -1,5 +1,14 @@
 """LoRA Dropout (arXiv 2404.09610): masked LoRA and AdaLoRA, the N-instance loss, the ensemble."""
 
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"lora_dropout needs the extra 'torch' ({error}): pip install 'lora-dropout[torch]', or "
+        "'lora-dropout[hf]' for the command lora-dropout"
+    ) from error
+
 from lora_dropout.adapters.adapt import adapt, adapters, merge, trainable_parameters, unmerge
 from lora_dropout.adapters.folder import load_adapter, save_adapter
 from lora_dropout.adapters.layer import MaskedLayer, masked_layers

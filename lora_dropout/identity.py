@@ -5,14 +5,17 @@ libraries counts by name and version, all other by its bytecode, with defaults, 
 globals that it names; what cannot be told from its like is refused.
 """
 
+import dis
 import functools
 import hashlib
 import sys
 import sysconfig
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -254,16 +257,23 @@ class _Description:
             if name not in value.__globals__:
                 continue
             entry = value.__globals__[name]
-            found[name] = self.of(entry)
-            if isinstance(entry, types.ModuleType):
-                library, inside = _is_library(entry.__name__), vars(entry)
-                own = [
-                    (key, self.of(inside[key]))
-                    for key in sorted(names)
-                    if key in inside and not (library and not _is_foreign(inside[key]))
-                ]
-                found[name] = (found[name], own)
+            found[name] = (self.of(entry), self._read(entry, names))
+        for name in _imports(value.__code__, str(value.__globals__.get("__package__") or "")):
+            with suppress(ImportError):  # where the code itself says what then
+                entry = import_module(name)
+                found[f"import {name}"] = (self.of(entry), self._read(entry, names))
         return ("function", self.of(value.__code__), self.of(held), sorted(found.items()))
+
+    def _read(self, value: Any, names: Collection[str], outer: tuple[Any, ...] = ()) -> Any:
+        # What code with these names can read of a module, and of the modules in it.
+        if not isinstance(value, types.ModuleType) or value in outer:
+            return ()
+        library, entries = _is_library(value.__name__), vars(value)
+        return [
+            (key, self.of(entries[key]), self._read(entries[key], names, (*outer, value)))
+            for key in sorted(names)
+            if key in entries and not (library and not _is_foreign(entries[key]))
+        ]
 
     def _code(self, value: types.CodeType) -> Any:
         places = (value.co_varnames, value.co_freevars, value.co_cellvars, value.co_names)
@@ -283,6 +293,18 @@ def _names(code: types.CodeType, found: dict[str, None]) -> None:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             _names(constant, found)
+
+
+def _imports(code: types.CodeType, package: str) -> Iterator[str]:
+    # The modules that code imports when it runs.
+    level = 0
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_CONST" and isinstance(step.argval, int):
+            level = step.argval
+        if step.opname == "IMPORT_NAME":
+            yield resolve_name("." * level + str(step.argval), package) if level else step.argval
+        if isinstance(step.argval, types.CodeType):
+            yield from _imports(step.argval, package)
 
 
 def _is_foreign(value: Any) -> bool:

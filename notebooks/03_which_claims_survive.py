@@ -24,7 +24,7 @@ from interactive import BLUE, RED, show, use_style
 from matplotlib import pyplot as plt
 
 from lora_bounds import counterexamples
-from lora_bounds.ledger import all_claims, find_claims
+from lora_bounds.claims import all_claims, find_claims
 
 use_style()
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincc, betainccinv, betaincinv
 
 from lora_bounds.bounds.pac_bayes import kl_inverse
+from lora_bounds.domains import kernel_of
 from lora_bounds.rounding import Array
 
 Rows = NDArray[np.intp]
@@ -131,7 +132,7 @@ def _start(n: Array, k: Array, failure: Array, upper: bool, likely: bool) -> Arr
     least = k if not likely else (k + 1.0 if upper else k - 1.0)
     below = n - least if mirrored else least
     exponent = -np.log1p(-failure) if likely else -np.log(failure)
-    far = np.asarray(kl_inverse(empirical_risk=below / n, bound=exponent / n))
+    far = np.asarray(kernel_of(kl_inverse)(empirical_risk=below / n, bound=exponent / n))
     if mirrored:
         power = least / (np.e * n) * np.exp(-exponent / least)  # P(X >= j) <= (e n x / j)^j
         far = np.maximum(power, 1.0 - far - 1e-15)

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from lora_bounds import checks
 from lora_bounds.bounds.held_out import clopper_pearson, hoeffding
 from lora_bounds.bounds.pac_bayes import dropout_kl, pac_bayes_kl_bound
 from lora_bounds.bounds.risk import (
@@ -19,11 +18,24 @@ from lora_bounds.bounds.risk import (
     uniform_stability_bound,
 )
 from lora_bounds.bounds.stability import self_consistent_stability, uniform_stability
+from lora_bounds.domains import (
+    OneNonNegative,
+    OnePositive,
+    OneRate,
+    OneSize,
+    Real,
+    Whole,
+    formula,
+    short,
+    unchecked,
+)
 from lora_bounds.results import Assumption, BoundResult
 from lora_bounds.rounding import Array, up
 
 _LARGEST_N = 2.0**53  # beyond it floats no longer tell n from n + 1
+_POINTS = 65  # of a step of the search
 _BoundOfN = Callable[[Array], BoundResult]
+_Row = tuple[str, _BoundOfN, float, tuple[Assumption, ...]]
 
 ZERO_ONE = Assumption("0-1 loss", "every loss is 0 or 1, so that mistakes can be counted")
 
@@ -81,15 +93,20 @@ def first_nonvacuous(bound: _BoundOfN, *, least: int = 1) -> float:
     Raises:
         TypeError: if ``bound`` is no such function.
     """
-    checks.call("bound", bound)
-    first = checks.whole_number("least", least, most=32)
-    small: Array = np.arange(float(first), 33.0)
-    found = bound(small)
+    if not callable(bound):
+        raise TypeError(f"bound must be a function, got bound={short(bound)}")
+    first = Whole(1, 32)("least", least)
+    found = bound(np.arange(float(first), 33.0))
     if not hasattr(found, "vacuous"):
-        raise TypeError(f"bound must return a BoundResult, got {checks.short(found)}")
-    useful = ~np.asarray(found.vacuous)
+        raise TypeError(f"bound must return a BoundResult, got {short(found)}")
+    return _first_useful(bound, first, found)
+
+
+def _first_useful(bound: _BoundOfN, first: int, small: BoundResult) -> float:
+    # The least n from `first` on, given what the bound says up to 32.
+    useful = ~np.asarray(small.vacuous)
     if useful.any():
-        return float(small[useful.argmax()])
+        return float(first + useful.argmax())
     ends = np.ldexp(1.0, np.arange(6, 54))
     useful = ~np.asarray(bound(ends).vacuous)
     if not useful.any():
@@ -97,28 +114,29 @@ def first_nonvacuous(bound: _BoundOfN, *, least: int = 1) -> float:
     high = int(ends[useful.argmax()])
     low = high // 2  # vacuous, and so is all before it
     while high - low > 1:
-        middle = (low + high) // 2
-        if bool(np.asarray(bound(np.array(float(middle))).vacuous)):
-            low = middle
-        else:
-            high = middle
+        inside = min(high - low, _POINTS) - 1  # points between the two
+        points = [low + (high - low) * (i + 1) // (inside + 1) for i in range(inside)]
+        useful = ~np.asarray(bound(np.array(points, dtype=np.float64)).vacuous)
+        cut = int(useful.argmax()) if useful.any() else inside
+        low, high = [low, *points][cut], [*points, high][cut]
     return float(high)
 
 
+@formula
 def compare_bounds(
     *,
-    n: int,
-    delta: float,
-    dropout: float,
-    curvature: float,
-    regularization: float,
-    loss_range: float,
+    n: OneSize,
+    delta: OneRate,
+    dropout: OneRate,
+    curvature: OneNonNegative,
+    regularization: Annotated[float, Real("[0, inf]")],
+    loss_range: OnePositive,
     empirical_risk: float,
-    lipschitz: float | None = None,
-    regularized_lipschitz: float | None = None,
+    lipschitz: OneNonNegative | None = None,
+    regularized_lipschitz: OneNonNegative | None = None,
     squared_norm: float | None = None,
     width: float | None = None,
-    feldman_vondrak_constant: float | None = None,
+    feldman_vondrak_constant: OnePositive | None = None,
     held_out_n: int | None = None,
     held_out_errors: int | None = None,
     held_out_risk: float | None = None,
@@ -170,82 +188,78 @@ def compare_bounds(
     if (squared_norm is None) != (width is None):
         raise ValueError(
             "squared_norm and width must be given together, got "
-            f"squared_norm={checks.short(squared_norm)} and width={checks.short(width)}"
+            f"squared_norm={short(squared_norm)} and width={short(width)}"
         )
-    n = checks.whole_number("n", n)
-    dropout = checks.number("dropout", dropout, "[0, 1]")
-    loss_range = checks.number("loss_range", loss_range, "(0, inf)")
-    empirical_risk = checks.number("empirical_risk", empirical_risk, f"[0, {loss_range!r}]")
-    if feldman_vondrak_constant is not None:
-        checks.number("feldman_vondrak_constant", feldman_vondrak_constant, "(0, inf)")
-    delta = checks.number("delta", delta, "[0, 1]")
-    if lipschitz is not None:
-        lipschitz = checks.number("lipschitz", lipschitz, "[0, inf)")
-    if regularized_lipschitz is not None:
-        checks.number("regularized_lipschitz", regularized_lipschitz, "[0, inf)")
-    curvature = checks.number("curvature", curvature, "[0, inf)")
-    regularization = checks.number("regularization", regularization, "[0, inf]")
+    empirical_risk = Real(f"[0, {loss_range!r}]")("empirical_risk", empirical_risk)
     if squared_norm is not None and width is not None:
-        squared_norm = checks.number("squared_norm", squared_norm, "[0, inf)")
-        width = checks.number("width", width, "(0, inf)")
-    scale: dict[str, Any] = {"delta": delta, "loss_range": loss_range}
-    common: dict[str, Any] = {**scale, "empirical_risk": empirical_risk}
-    penalty: dict[str, Any] = {"dropout": dropout, "regularization": regularization}
-    named: list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]] = []
+        squared_norm = Real("[0, inf)")("squared_norm", squared_norm)
+        width = Real("(0, inf)")("width", width)
+    held, missing = _held_out(delta, loss_range, held_out_n, held_out_errors, held_out_risk)
+    # Formulas take arrays.
+    scale: dict[str, Any] = {"delta": np.asarray(delta), "loss_range": np.asarray(loss_range)}
+    common: dict[str, Any] = {**scale, "empirical_risk": np.asarray(empirical_risk)}
+    flat: dict[str, Any] = {"curvature": np.asarray(curvature)}
+    penalty: dict[str, Any] = {
+        "dropout": np.asarray(dropout),
+        "regularization": np.asarray(regularization),
+    }
+    named: list[_Row] = []
     left_out: dict[str, str] = {}
     if regularized_lipschitz is None:
         left_out["Thm 4.4 as printed"] = "needs regularized_lipschitz"
     else:
-        printed = partial(
-            theorem_4_4, lipschitz=regularized_lipschitz, curvature=curvature, **penalty, **common
-        )
+        eta = np.asarray(regularized_lipschitz)
+        printed = partial(unchecked(theorem_4_4), lipschitz=eta, **flat, **penalty, **common)
         named.append(("Thm 4.4 as printed", lambda size: printed(n=size), n, ()))
     bounds: list[tuple[str, Callable[..., BoundResult], bool]] = [
-        ("Lemma 4.3, self-consistent stability", lemma_4_3, True),
-        ("Lemma 4.3, uniform stability", lemma_4_3, False),
-        ("Bousquet-Elisseeff 2002", uniform_stability_bound, False),
-        ("Feldman-Vondrak 2018", feldman_vondrak_2018, False),
-        ("Bousquet-Klochkov-Zhivotovskiy 2020", bousquet_klochkov_zhivotovskiy, False),
+        ("Lemma 4.3, self-consistent stability", unchecked(lemma_4_3), True),
+        ("Lemma 4.3, uniform stability", unchecked(lemma_4_3), False),
+        ("Bousquet-Elisseeff 2002", unchecked(uniform_stability_bound), False),
+        ("Feldman-Vondrak 2018", unchecked(feldman_vondrak_2018), False),
+        ("Bousquet-Klochkov-Zhivotovskiy 2020", unchecked(bousquet_klochkov_zhivotovskiy), False),
     ]
     if feldman_vondrak_constant is None or n < 2:
         need = "feldman_vondrak_constant" if n >= 2 else "n of at least 2"
         left_out["Feldman-Vondrak 2019"] = f"needs {need}"
     else:
-        sharp = partial(feldman_vondrak, constant=feldman_vondrak_constant)
+        constant = np.asarray(feldman_vondrak_constant)
+        sharp = partial(unchecked(feldman_vondrak), constant=constant)
         bounds.append(("Feldman-Vondrak 2019", sharp, False))
     for name, bound, consistent in bounds:
         if lipschitz is None:
             left_out[name] = "needs lipschitz"
             continue
+        rho = np.asarray(lipschitz)
         stability: Callable[..., BoundResult] = (
-            partial(self_consistent_stability, curvature=curvature)
+            partial(unchecked(self_consistent_stability), **flat)
             if consistent
-            else uniform_stability
+            else unchecked(uniform_stability)
         )
-        known = partial(stability, lipschitz=lipschitz, **penalty)
+        known = partial(stability, lipschitz=rho, **penalty)
 
         def stable(
             size: Array,
             bound: Callable[..., BoundResult] = bound,
             known: Callable[..., BoundResult] = known,
         ) -> BoundResult:
-            return bound(n=size, stability=known(n=size).value, **common)
+            return bound(n=size, stability=np.asarray(known(n=size).value), **common)
 
-        named.append((name, stable, n, known(n=n).assumptions))
+        named.append((name, stable, n, known(n=np.asarray(float(n))).assumptions))
     if squared_norm is None or width is None:
         left_out["PAC-Bayes dropout"] = "needs squared_norm and width"
     else:
-        divergence = dropout_kl(dropout=dropout, squared_norm=squared_norm, width=width)
-        gibbs = partial(pac_bayes_kl_bound, kl=up(np.asarray(divergence)), **common)
+        divergence = unchecked(dropout_kl)(
+            dropout=penalty["dropout"], squared_norm=squared_norm, width=np.asarray(width)
+        )
+        gibbs = partial(unchecked(pac_bayes_kl_bound), kl=up(np.asarray(divergence)), **common)
         named.append(("PAC-Bayes dropout", lambda size: gibbs(n=size), n, ()))
-    held, missing = _held_out(scale, held_out_n, held_out_errors, held_out_risk)
     rows = [_row(name, bound, size, extra) for name, bound, size, extra in (*named, *held)]
     return Comparison(rows, {**left_out, **missing})
 
 
 def _held_out(
-    scale: dict[str, Any], n: int | None, errors: int | None, risk: float | None
-) -> tuple[list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]], dict[str, str]]:
+    delta: float, largest: float, n: int | None, errors: int | None, risk: float | None
+) -> tuple[list[_Row], dict[str, str]]:
     # The rows from unseen examples: never from the training risk, nor from the training n.
     hoeffding_name, exact_name = "held-out, Hoeffding", "held-out, Clopper-Pearson"
     given = {"held_out_errors": errors, "held_out_risk": risk}
@@ -258,42 +272,43 @@ def _held_out(
             exact_name: "needs held_out_n and held_out_errors",
         }
         return [], missing
-    size, largest = checks.whole_number("held_out_n", n), scale["loss_range"]
+    size = Whole(1)("held_out_n", n)
     if errors is None and risk is None:
         raise ValueError(
             "held_out_n must come with held_out_errors or held_out_risk, got "
             f"held_out_n={n!r} alone"
         )
-    rows: list[tuple[str, _BoundOfN, float, tuple[Assumption, ...]]] = []
-    left_out = {}
     if risk is not None:
-        risk = checks.number("held_out_risk", risk, f"[0, {largest!r}]")
+        risk = Real(f"[0, {largest!r}]")("held_out_risk", risk)
     wrong = 0
     if errors is not None:
-        wrong = checks.whole_number("held_out_errors", errors, least=0, most=size)
+        wrong = Whole(0, size)("held_out_errors", errors)
         if largest != 1.0:
             raise ValueError(
                 "held_out_errors must come with loss_range=1, for a loss of 0 or 1, got "
                 f"loss_range={largest!r}; held_out_risk takes any loss"
             )
-    mean = wrong / size if risk is None else risk
-    rows.append((hoeffding_name, lambda m: hoeffding(n=m, empirical_risk=mean, **scale), size, ()))
+    mean = np.asarray(wrong / size if risk is None else risk)
+    failure = np.asarray(delta)
+    averaged = partial(
+        unchecked(hoeffding), delta=failure, empirical_risk=mean, loss_range=np.asarray(largest)
+    )
+    rows: list[_Row] = [(hoeffding_name, lambda m: averaged(n=m), size, ())]
     if errors is None:
-        left_out[exact_name] = "needs held_out_errors"
-    else:
+        return rows, {exact_name: "needs held_out_errors"}
 
-        def counted(m: Array) -> BoundResult:
-            # The same share of mistakes, rounded up to a whole number of them in integers.
-            share = [-(-int(one) * wrong // size) for one in np.ravel(m)]
-            whole = np.reshape(np.array(share, dtype=np.float64), np.shape(m))
-            return clopper_pearson(n=m, delta=scale["delta"], errors=whole)
+    def counted(m: Array) -> BoundResult:
+        # The same share of mistakes, rounded up to a whole number of them in integers.
+        share = [-(-int(one) * wrong // size) for one in np.ravel(m)]
+        whole = np.reshape(np.array(share, dtype=np.float64), np.shape(m))
+        return unchecked(clopper_pearson)(n=m, delta=failure, errors=whole)
 
-        rows.append((exact_name, counted, size, (ZERO_ONE,)))
-    return rows, left_out
+    return [*rows, (exact_name, counted, size, (ZERO_ONE,))], {}
 
 
 def _row(name: str, bound: _BoundOfN, n: float, extra: tuple[Assumption, ...]) -> ComparedBound:
     result = bound(np.asarray(float(n)))
-    least = 2 if name == "Feldman-Vondrak 2019" else 1
+    first = 2 if name == "Feldman-Vondrak 2019" else 1
+    useful = _first_useful(bound, first, bound(np.arange(float(first), 33.0)))
     assumptions = dict.fromkeys((*result.assumptions, *extra))
-    return ComparedBound(name, result, first_nonvacuous(bound, least=least), tuple(assumptions))
+    return ComparedBound(name, result, useful, tuple(assumptions))

@@ -6,15 +6,40 @@ three losses. Nothing is said of the mask-free network, nor of the 0-1 error.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.domains import (
+    Call,
+    Count,
+    NonNegative,
+    Number,
+    Reals,
+    Signs,
+    Stacked,
+    Wholes,
+    formula,
+    kernel_of,
+    representable,
+    together,
+)
+from lora_bounds.rounding import Array, Numbers, plain
 
 Averaging: TypeAlias = Literal["probabilities", "logits"]
+
+
+class _Members(Reals):
+    """Whole numbers from 1 on, or infinity."""
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        members = super()._read(name, value, call)
+        Wholes(1)(name, np.where(np.isinf(members), 1.0, members))
+        return members
+
+
+Members: TypeAlias = Annotated[Any, _Members("[1, inf]")]
+Outputs: TypeAlias = Annotated[Any, Stacked()]  # members first
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,24 +57,23 @@ class EnsembleLosses:
     gap: Numbers
 
 
-def _members(name: str, value: ArrayLike, least_axes: int) -> Array:
-    array = checks.numbers(name, value)
+def _members(name: str, array: Array, least_axes: int) -> Array:
     if array.ndim < least_axes or array.shape[0] == 0:
         axes = "members first" if least_axes == 1 else "members first and classes last"
         raise ValueError(f"{name} must have axes, {axes}; got {name} of shape {array.shape}")
     return array
 
 
-def _aligned(name: str, members: Array, target: ArrayLike) -> tuple[Array, Array]:
+def _aligned(name: str, outputs: Array, target: Array) -> Array:
     # A target of more axes than one member must not be dealt out over the members.
-    y = checks.numbers("target", target)
-    checks.together(**{name: members[0], "target": y})
-    extra = max(y.ndim - (members.ndim - 1), 0)
-    return members.reshape(len(members), *(1,) * extra, *members.shape[1:]), y
+    members = _members(name, outputs, 1)
+    together(**{name: members[0], "target": target})
+    extra = max(target.ndim - (members.ndim - 1), 0)
+    return members.reshape(len(members), *(1,) * extra, *members.shape[1:])
 
 
-@checks.broadcasting
-def ensemble_excess(*, variance: ArrayLike, n_instances: ArrayLike) -> Numbers:
+@formula
+def ensemble_excess(*, variance: NonNegative, n_instances: Members) -> Numbers:
     """Compute V/N: the expected squared error of N averaged members over that of infinitely many.
 
     Exact for members that are independent draws with mean h and E‖member - h‖² = V, and for the
@@ -65,16 +89,12 @@ def ensemble_excess(*, variance: ArrayLike, n_instances: ArrayLike) -> Numbers:
     >>> ensemble_excess(variance=2.0, n_instances=4)
     0.5
     """
-    spread = checks.numbers("variance", variance, "[0, inf)")
-    members = checks.numbers("n_instances", n_instances, "[1, inf]")
-    finite = np.where(np.isinf(members), 1.0, members)
-    checks.count("n_instances", finite)
-    return plain(np.asarray(spread / members))
+    return np.asarray(variance / n_instances)
 
 
-@checks.broadcasting
+@formula
 def ensemble_loss(
-    *, infinite_loss: ArrayLike, variance: ArrayLike, n_instances: ArrayLike
+    *, infinite_loss: NonNegative, variance: NonNegative, n_instances: Members
 ) -> Numbers:
     """Compute the expected squared error of an ensemble of N: that of the mean output, plus V/N.
 
@@ -89,12 +109,12 @@ def ensemble_loss(
     >>> ensemble_loss(infinite_loss=1.0, variance=2.0, n_instances=1)
     3.0
     """
-    limit = checks.numbers("infinite_loss", infinite_loss, "[0, inf)")
-    excess = ensemble_excess(variance=variance, n_instances=n_instances)
-    return plain(np.asarray(limit + excess))
+    excess = kernel_of(ensemble_excess)(variance=variance, n_instances=n_instances)
+    return np.asarray(infinite_loss + excess)
 
 
-def squared_losses(*, outputs: ArrayLike, target: ArrayLike) -> EnsembleLosses:
+@formula
+def squared_losses(*, outputs: Outputs, target: Number) -> EnsembleLosses:
     """Compute both sides of Thm 4.5 for the squared error (output - y)².
 
     The gap is the variance of the members, whatever the target.
@@ -109,17 +129,17 @@ def squared_losses(*, outputs: ArrayLike, target: ArrayLike) -> EnsembleLosses:
     >>> squared_losses(outputs=[0.0, 2.0], target=1.0)
     EnsembleLosses(ensemble=0.0, mean_member=1.0, gap=1.0)
     """
-    members, y = _aligned("outputs", _members("outputs", outputs, 1), target)
-    with quiet():
-        average = members.mean(axis=0)
-        ensemble = np.asarray((average - y) ** 2)
-        mean_member = np.asarray(((members - y) ** 2).mean(axis=0))
-        gap = np.broadcast_to(((members - average) ** 2).mean(axis=0), ensemble.shape)
-    checks.representable(mean_member + gap + ensemble, outputs=outputs, target=target)
+    members = _aligned("outputs", outputs, target)
+    average = members.mean(axis=0)
+    ensemble = np.asarray((average - target) ** 2)
+    mean_member = np.asarray(((members - target) ** 2).mean(axis=0))
+    gap = np.broadcast_to(((members - average) ** 2).mean(axis=0), ensemble.shape)
+    representable(mean_member + gap + ensemble, "outputs", "target")
     return EnsembleLosses(plain(ensemble), plain(mean_member), plain(np.array(gap)))
 
 
-def logistic_losses(*, logits: ArrayLike, target: ArrayLike) -> EnsembleLosses:
+@formula
+def logistic_losses(*, logits: Outputs, target: Annotated[Any, Signs(Reals())]) -> EnsembleLosses:
     """Compute both sides of Thm 4.5 for the logistic loss ln(1 + exp(-y f)), averaging logits.
 
     Args:
@@ -128,22 +148,15 @@ def logistic_losses(*, logits: ArrayLike, target: ArrayLike) -> EnsembleLosses:
 
     Returns:
         The losses in nats.
-
-    Raises:
-        ValueError: if a target is neither -1 nor 1.
     """
-    members, y = _aligned("logits", _members("logits", logits, 1), target)
-    if not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"target must be -1 or 1, got target={checks.short(target)}")
-    with quiet():
-        ensemble = np.logaddexp(0.0, -y * members.mean(axis=0))
-        mean_member = np.logaddexp(0.0, -y * members).mean(axis=0)
-        return _losses(ensemble, mean_member, logits)
+    members = _aligned("logits", logits, target)
+    ensemble = np.logaddexp(0.0, -target * members.mean(axis=0))
+    mean_member = np.logaddexp(0.0, -target * members).mean(axis=0)
+    return _losses(ensemble, mean_member)
 
 
-def cross_entropy_losses(
-    *, logits: ArrayLike, label: ArrayLike, average: Averaging
-) -> EnsembleLosses:
+@formula
+def cross_entropy_losses(*, logits: Outputs, label: Count, average: Averaging) -> EnsembleLosses:
     """Compute both sides of Thm 4.5 for the cross-entropy of K classes.
 
     It is convex in the probabilities and in the logits, so Thm 4.5 holds for both ways of
@@ -160,35 +173,32 @@ def cross_entropy_losses(
     Raises:
         ValueError: if a label is not below K, or the labels have another shape.
     """
-    checks.choice("average", average, ("probabilities", "logits"))
     members = _members("logits", logits, 2)
-    labels = checks.count("label", label, least=0)
-    if labels.shape != members.shape[1:-1]:
+    if label.shape != members.shape[1:-1]:
         raise ValueError(
-            f"label must have shape {members.shape[1:-1]}, got label of shape {labels.shape}"
+            f"label must have shape {members.shape[1:-1]}, got label of shape {label.shape}"
         )
-    if np.any(labels >= members.shape[-1]):
+    if np.any(label >= members.shape[-1]):
         raise ValueError(
             f"label must be below the number of classes {members.shape[-1]}, "
-            f"got label={float(labels.max())!r}"
+            f"got label={float(label.max())!r}"
         )
-    classes = labels.astype(np.intp)
-    with quiet():
-        log_probabilities = _log_softmax(members)
-        if average == "probabilities":
-            joint = np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(members))
-        else:
-            joint = _log_softmax(members.mean(axis=0))
-        ensemble = -np.take_along_axis(joint, classes[..., None], -1)[..., 0]
-        picked = np.take_along_axis(log_probabilities, classes[None, ..., None], -1)
-        return _losses(ensemble, -picked[..., 0].mean(axis=0), logits)
+    classes = label.astype(np.intp)
+    log_probabilities = _log_softmax(members)
+    if average == "probabilities":
+        joint = np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(members))
+    else:
+        joint = _log_softmax(members.mean(axis=0))
+    ensemble = -np.take_along_axis(joint, classes[..., None], -1)[..., 0]
+    picked = np.take_along_axis(log_probabilities, classes[None, ..., None], -1)
+    return _losses(ensemble, -picked[..., 0].mean(axis=0))
 
 
 def _log_softmax(logits: Array) -> Array:
     return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
 
 
-def _losses(ensemble: Array, mean_member: Array, logits: ArrayLike) -> EnsembleLosses:
+def _losses(ensemble: Array, mean_member: Array) -> EnsembleLosses:
     gap = np.asarray(mean_member - ensemble)
-    checks.representable(gap, logits=logits)
+    representable(gap, "logits")
     return EnsembleLosses(plain(np.asarray(ensemble)), plain(np.asarray(mean_member)), plain(gap))

@@ -3,26 +3,28 @@
 They need no property of the model, only that the n held-out examples are independent of it.
 """
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Annotated
 
-from lora_bounds import checks, rounding
+import numpy as np
+
+from lora_bounds import rounding
 from lora_bounds.bounds import binomial
-from lora_bounds.bounds._risk import BOUNDED, IID, risk_inputs
 from lora_bounds.bounds.pac_bayes import kl_inverse
+from lora_bounds.bounds.risk import BOUNDED, IID
+from lora_bounds.domains import AtMost, Count, Positive, Probability, Risk, Size, formula, kernel_of
 from lora_bounds.results import Assumption, BoundResult, Direction, conclude, confidence_of
-from lora_bounds.rounding import Array, quiet
+from lora_bounds.rounding import Array
 
 UNSEEN = Assumption("unseen data", "the held-out examples played no part in training or selection")
 
 
-@checks.broadcasting
+@formula
 def hoeffding(
     *,
-    n: ArrayLike,
-    delta: ArrayLike,
-    empirical_risk: ArrayLike,
-    loss_range: ArrayLike,
+    n: Size,
+    delta: Probability,
+    empirical_risk: Risk,
+    loss_range: Positive,
     direction: Direction = "upper",
 ) -> BoundResult:
     """Bound the risk by Hoeffding's inequality: R <= Rhat + C sqrt(ln(1/δ) / (2n)).
@@ -42,26 +44,30 @@ def hoeffding(
     >>> round(hoeffding(n=1000, delta=0.05, empirical_risk=0.1, loss_range=1.0).value, 4)
     0.1387
     """
-    with quiet():
-        checks.choice("direction", direction, ("upper", "lower"))
-        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-        slack = np.asarray(largest * np.sqrt(-np.log(failure) / 2.0 / size))
-        if direction == "upper":
-            value, trivial = risk + slack, largest
-        else:
-            # Each side is rounded before the difference, which may cancel.
-            value, trivial = np.maximum(rounding.down(risk) - rounding.up(slack), 0.0), np.zeros(())
-        return _held_out(
-            value, failure, trivial, direction, "Hoeffding", "Hoeffding 1963, Theorem 1"
-        )
+    slack = np.asarray(loss_range * np.sqrt(-np.log(delta) / 2.0 / n))
+    if direction == "upper":
+        value, trivial = empirical_risk + slack, loss_range
+    else:
+        # Each side is rounded before the difference, which may cancel.
+        low = rounding.down(empirical_risk) - rounding.up(slack)
+        value, trivial = np.maximum(low, 0.0), np.zeros(())
+    return conclude(
+        value,
+        name="Hoeffding",
+        source="Hoeffding 1963, Theorem 1",
+        assumptions=(IID, UNSEEN, BOUNDED),
+        direction=direction,
+        confidence=confidence_of(delta),
+        trivial=trivial,
+    )
 
 
-@checks.broadcasting
+@formula
 def clopper_pearson(
     *,
-    n: ArrayLike,
-    delta: ArrayLike,
-    errors: ArrayLike,
+    n: Size,
+    delta: Probability,
+    errors: Annotated[Count, AtMost("n")],
     direction: Direction = "upper",
 ) -> BoundResult:
     """Bound a 0-1 risk by the exact binomial tail.
@@ -83,50 +89,31 @@ def clopper_pearson(
     >>> round(clopper_pearson(n=100, delta=0.05, errors=0).value, 6)
     0.029513
     """
-    with quiet():
-        checks.choice("direction", direction, ("upper", "lower"))
-        size = checks.count("n", n)
-        failure = checks.numbers("delta", delta, "[0, 1]")
-        wrong = checks.count("errors", errors, least=0)
-        checks.at_most("errors", wrong, "n", size)
-        shape = np.broadcast_shapes(size.shape, failure.shape, wrong.shape)
-        flat = [np.broadcast_to(item, shape).ravel() for item in (size, wrong, failure)]
-        value = np.empty(flat[0].shape)
-        exact = flat[0] < binomial.LARGEST
-        for rows, limit in ((exact, binomial.binomial_limit), (~exact, _chernoff)):
-            if rows.any():
-                value[rows] = limit(*(item[rows] for item in flat), upper=direction == "upper")
-        return _held_out(
-            value.reshape(shape),
-            failure,
-            np.asarray(float(direction == "upper")),
-            direction,
-            "Clopper-Pearson",
-            "Clopper and Pearson 1934",
-        )
+    shape = np.broadcast_shapes(n.shape, delta.shape, errors.shape)
+    flat = [np.broadcast_to(item, shape).ravel() for item in (n, errors, delta)]
+    value = np.empty(flat[0].shape)
+    exact = flat[0] < binomial.LARGEST
+    for rows, limit in ((exact, binomial.binomial_limit), (~exact, _chernoff)):
+        if rows.any():
+            value[rows] = limit(*(item[rows] for item in flat), upper=direction == "upper")
+    return conclude(
+        value.reshape(shape),
+        name="Clopper-Pearson",
+        source="Clopper and Pearson 1934",
+        assumptions=(IID, UNSEEN),
+        direction=direction,
+        confidence=confidence_of(delta),
+        trivial=np.asarray(float(direction == "upper")),
+        exact=True,  # rounded outward where it was computed
+    )
 
 
 def _chernoff(size: Array, wrong: Array, failure: Array, *, upper: bool) -> Array:
     # P(mean of n on the far side) <= exp(-n kl).
     exponent = np.asarray(rounding.up(-np.log(failure) / size))
     risk = wrong / size if upper else (size - wrong) / size
-    limit = np.asarray(kl_inverse(empirical_risk=risk, bound=exponent))
+    limit = np.asarray(kernel_of(kl_inverse)(empirical_risk=risk, bound=exponent))
     # 1 - limit cancels, so an absolute amount is taken off.
     value = limit if upper else np.maximum(1.0 - limit - 1e-15, 0.0)
     nothing = (wrong == (size if upper else 0.0)) | (failure == 0.0)
     return np.where(nothing, float(upper), np.minimum(value, 1.0))
-
-
-def _held_out(
-    value: Array, failure: Array, trivial: Array, direction: Direction, name: str, source: str
-) -> BoundResult:
-    return conclude(
-        value,
-        name=name,
-        source=source,
-        assumptions=(IID, UNSEEN) if name == "Clopper-Pearson" else (IID, UNSEEN, BOUNDED),
-        direction=direction,
-        confidence=confidence_of(failure),
-        trivial=trivial,
-        exact=name == "Clopper-Pearson",  # rounded outward where it was computed
-    )

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated, Any
 
 import numpy as np
 
-from lora_bounds import checks
+from lora_bounds.domains import Call, Each, Is, OneNonNegative, OneRate, Vector, formula, short
 from lora_bounds.results import Assumption, BoundResult
 
 
@@ -59,15 +60,26 @@ class Judgement:
         return tuple(item.name for item in self.assumptions if item.checked is None)
 
 
+class _Interval(Vector):
+    """A pair (low, high)."""
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        ends = super()._read(name, value, Call(sizes={"ends": 2}))
+        if ends[0] > ends[1]:
+            raise ValueError(f"{name} must be an interval (low, high), got {name}={short(value)}")
+        return ends
+
+
+@formula
 def judge(
     result: BoundResult,
     *,
-    empirical_risk: float,
-    risk: tuple[float, float],
-    confidence: float,
-    facts: Mapping[str, bool | None] | None = None,
-    assumptions: Sequence[Assumption] = (),
-    name: str | None = None,
+    empirical_risk: OneNonNegative,
+    risk: Annotated[tuple[float, float], _Interval("ends")],
+    confidence: OneRate,
+    facts: Annotated[Mapping[str, bool | None], Is(Mapping)] | None = None,
+    assumptions: Annotated[Sequence[Assumption], Each(Assumption)] = (),
+    name: Annotated[str, Is(str)] | None = None,
 ) -> Judgement:
     """Judge an upper bound on a risk by an interval for that risk.
 
@@ -88,7 +100,7 @@ def judge(
         The judgement.
 
     Raises:
-        ValueError: if the bound is not one upper bound, or the interval is none.
+        ValueError: if the bound is not one upper bound.
 
     >>> from lora_bounds import hoeffding
     >>> bound = hoeffding(n=1000, delta=0.05, empirical_risk=0.1, loss_range=1.0)
@@ -98,39 +110,30 @@ def judge(
     >>> str(seen.status), seen.unchecked
     ('exceeded, an assumption is unchecked', ('i.i.d. sample', 'unseen data', 'bounded loss'))
     """
-    checks.instance("result", result, BoundResult)
-    checks.instances("assumptions", assumptions, Assumption)
-    checks.instance("facts", {} if facts is None else facts, Mapping)  # type: ignore[type-abstract]
-    checks.instance("name", result.name if name is None else name, str)
     if result.direction != "upper" or np.ndim(result.value) > 0:
         raise ValueError(
             f"result must be one upper bound, got a {result.direction} bound of shape "
             f"{np.shape(result.value)}"
         )
-    ends = checks.vector("risk", risk, size=2)
-    low, high = float(ends[0]), float(ends[1])
-    if low > high:
-        raise ValueError(f"risk must be an interval (low, high), got risk={checks.short(risk)}")
-    empirical = checks.number("empirical_risk", empirical_risk, "[0, inf)")
-    sure = checks.number("confidence", confidence, "[0, 1]")
+    low, high = float(risk[0]), float(risk[1])
     known = dict(facts or {})
     found = tuple(
         replace(item, checked=known.get(item.name, item.checked))
         for item in dict.fromkeys((*result.assumptions, *assumptions))
     )
-    value, gap = float(result.value), (low + high) / 2 - empirical
+    value, gap = float(result.value), (low + high) / 2 - empirical_risk
     status = _status(value, bool(result.vacuous), low, [item.checked for item in found])
     exceeded = status in (Status.EXCUSED, Status.OPEN, Status.CONTRADICTED)
     return Judgement(
         name=name or result.name,
         bound=value,
-        gap_bound=value - empirical,
+        gap_bound=value - empirical_risk,
         gap=gap,
-        ratio=(value - empirical) / gap if gap > 0 else math.inf,
+        ratio=(value - empirical_risk) / gap if gap > 0 else math.inf,
         status=status,
         confidence=float(result.confidence),
         assumptions=found,
-        chance=min(1.0, 2.0 - float(result.confidence) - sure) if exceeded else None,
+        chance=min(1.0, 2.0 - float(result.confidence) - confidence) if exceeded else None,
     )
 
 
@@ -142,7 +145,8 @@ def _status(bound: float, vacuous: bool, low: float, checked: list[bool | None])
     return Status.VACUOUS if vacuous else Status.HOLDS
 
 
-def judgement_table(judgements: Sequence[Judgement]) -> str:
+@formula
+def judgement_table(judgements: Annotated[Sequence[Judgement], Each(Judgement)]) -> str:
     """Print judgements as a table, contradictions first and loud.
 
     Args:
@@ -152,7 +156,6 @@ def judgement_table(judgements: Sequence[Judgement]) -> str:
         Several lines: bound, gap allowed, ratio to the measured gap, status; below each bound that
         rests on an assumption that is violated or unchecked, which ones.
     """
-    checks.instances("judgements", judgements, Judgement)
     lines = []
     for item in judgements:
         if item.status is Status.CONTRADICTED:

@@ -10,19 +10,21 @@ which keep-bits an entry hangs on; every number below follows from that:
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.domains import OneSize, Rate, Reals, Words, formula
+from lora_bounds.rounding import Array, Numbers, plain
 
 LawName: TypeAlias = Literal["row_column", "rank", "activation", "entrywise", "none"]
 MASK_LAWS: tuple[LawName, ...] = get_args(LawName)
 
 TensorKind: TypeAlias = Literal["A", "B", "E", "other"]
 TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
+
+# The most rows of a layer's input (tokens) that one example takes part in.
+Rows: TypeAlias = Annotated[Any, Reals("[1, inf]")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class MaskLaw:
     masked: frozenset[TensorKind]
     as_dropout: bool = False
 
-    def drop_probability(self, *, dropout: ArrayLike, rank: int = 1) -> Numbers:
+    @formula
+    def drop_probability(self, *, dropout: Rate, rank: OneSize = 1) -> Numbers:
         """Compute the probability that an entry of the update is dropped.
 
         At rank 1 it is the q of Eq. 11, whatever the rank of the update: the probability for one of
@@ -84,11 +87,10 @@ class MaskLaw:
             2p - p² for row_column (before Eq. 9), p for activation (within one row of the input)
             and entrywise, p^rank for rank, where every term must be dropped, and 0 for none.
         """
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        terms = checks.whole_number("rank", rank)
-        return plain(self._dropped(p) ** (terms if "E" in self.masked else 1))
+        return np.asarray(self.unchecked_drop(dropout) ** (rank if "E" in self.masked else 1))
 
-    def mean(self, *, dropout: ArrayLike) -> Numbers:
+    @formula
+    def mean(self, *, dropout: Rate) -> Numbers:
         """Compute the mean of the masked update as a multiple of B A.
 
         Args:
@@ -98,7 +100,7 @@ class MaskLaw:
             (1-p)² for row_column, 1-p for rank and entrywise, 1 for none, and 1 for activation but
             at p = 1: there nothing is kept that could be scaled up, and the mean is 0.
         """
-        return plain(self.unchecked_mean(checks.numbers("dropout", dropout, "[0, 1]")))
+        return np.asarray(self.unchecked_mean(dropout))
 
     def unchecked_mean(self, p: Any) -> Any:
         """As `mean`, for a rate that was checked before: a float stays one, without numpy.
@@ -113,7 +115,8 @@ class MaskLaw:
         """
         return (p < 1.0) * 1.0 if self.as_dropout else (1.0 - p) ** self.bits
 
-    def moments(self, *, dropout: ArrayLike) -> MaskMoments:
+    @formula
+    def moments(self, *, dropout: Rate) -> MaskMoments:
         """Compute mean, variance and correlations of the factors d.
 
         Two entries that share s of their m bits have correlation k^(m-s) (1-k^s) / (1-k^m), with
@@ -128,19 +131,18 @@ class MaskLaw:
         Raises:
             ValueError: if p = 1 under the activation law, whose variance has no limit there.
         """
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        if self.as_dropout and np.any(p == 1.0):
+        if self.as_dropout and np.any(dropout == 1.0):
             raise ValueError("dropout must be below 1 under the activation law, got dropout=1.0")
-        with quiet():
-            k = 1.0 - p
-            # d is a bit times its scale: Var = P(drop) P(keep) scale².
-            scale = 1.0 / k if self.as_dropout else np.ones_like(k)
-            variance = self._dropped(p) * (k**self.bits * scale) * scale
-            row, column, elsewhere = (plain(self._correlation(s, k)) for s in self.shared)
-            mean = self.mean(dropout=p)
-            return MaskMoments(mean, plain(variance), row, column, elsewhere)
+        k = 1.0 - dropout
+        # d is a bit times its scale: Var = P(drop) P(keep) scale².
+        scale = 1.0 / k if self.as_dropout else np.ones_like(k)
+        variance = self.unchecked_drop(dropout) * (k**self.bits * scale) * scale
+        correlations = (self._correlation(shared, k) for shared in self.shared)
+        mean = self.unchecked_mean(dropout)
+        return MaskMoments(*(plain(item) for item in (mean, variance, *correlations)))
 
-    def kl_factor(self, tensor: TensorKind, *, dropout: ArrayLike, rows: ArrayLike = 1) -> Numbers:
+    @formula
+    def kl_factor(self, tensor: TensorKind, *, dropout: Rate, rows: Rows = 1) -> Numbers:
         """Compute what share of a tensor's squared move the PAC-Bayes dropout divergence counts.
 
         Posterior and prior draw the same masks and put the same Gaussian noise on the entries that
@@ -167,18 +169,14 @@ class MaskLaw:
         Returns:
             The factor, in [0, 1].
         """
-        checks.choice("tensor", tensor, TENSOR_KINDS)
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        count = checks.numbers("rows", rows, "[1, inf]")
-        checks.together(dropout=p, rows=count)
-        if tensor not in self.masked:
-            return plain(np.ones(np.broadcast_shapes(p.shape, count.shape)))
-        with quiet():
-            if self.as_dropout:  # at p = 1 all rows are dropped, however many they are
-                return plain(np.where(p < 1.0, -np.expm1(count * np.log(p)), 0.0))
-            return plain(np.broadcast_to(1.0 - p, np.broadcast_shapes(p.shape, count.shape)))
+        if tensor in self.masked and self.as_dropout:
+            # At p = 1 all rows are dropped, however many they are.
+            return np.where(dropout < 1.0, -np.expm1(rows * np.log(dropout)), 0.0)
+        share = 1.0 - dropout if tensor in self.masked else np.asarray(1.0)
+        return np.broadcast_to(share, np.broadcast_shapes(np.shape(dropout), np.shape(rows)))
 
-    def _dropped(self, p: Array) -> Array:
+    def unchecked_drop(self, p: Array) -> Array:
+        """Returns `drop_probability` at rank 1, for rates that were checked before."""
         # 1 - (1-p)^bits without cancellation.
         return (np.zeros_like(p), p, p * (2.0 - p))[self.bits]
 
@@ -188,6 +186,7 @@ class MaskLaw:
         return k / (1.0 + k)
 
 
+_LAW = Words(*MASK_LAWS)
 _FACTORS: frozenset[TensorKind] = frozenset({"A", "B"})
 _LAWS: dict[str, MaskLaw] = {
     law.name: law
@@ -215,5 +214,5 @@ def mask_law(law: LawName) -> MaskLaw:
     >>> mask_law("activation").kl_factor("A", dropout=0.5, rows=2)
     0.75
     """
-    checks.choice("law", law, MASK_LAWS)
+    _LAW("law", law)
     return _LAWS[law]

@@ -8,15 +8,40 @@ is a matter of its law (`lora_bounds.bounds.laws.MaskLaw.kl_factor`). Both bound
 """
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_bounds import checks, rounding
-from lora_bounds.bounds._risk import BOUNDED, IID, risk_bound, risk_inputs
-from lora_bounds.bounds.laws import LawName, TensorKind, mask_law
-from lora_bounds.results import Assumption, BoundResult
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds import rounding
+from lora_bounds.bounds.laws import TENSOR_KINDS, LawName, MaskLaw, Rows, TensorKind, mask_law
+from lora_bounds.bounds.risk import BOUNDED, IID
+from lora_bounds.domains import (
+    AtMost,
+    Call,
+    Extended,
+    Number,
+    OnePositive,
+    Positive,
+    Probability,
+    Rate,
+    Real,
+    Reals,
+    Risk,
+    Size,
+    Stacked,
+    Vector,
+    Whole,
+    Wholes,
+    Words,
+    formula,
+    kernel_of,
+    short,
+    together,
+    unchecked,
+)
+from lora_bounds.results import Assumption, bound
+from lora_bounds.rounding import Array, Numbers
 
 PRIOR = Assumption("prior before data", "the prior (p, s, initial values) is fixed before the data")
 GIBBS = Assumption(
@@ -25,49 +50,49 @@ GIBBS = Assumption(
 )
 GRID = Assumption("grid before data", "the widths were fixed before the data")
 
+_TENSOR, _NORM = Words(*TENSOR_KINDS), Reals("[0, inf)")
 _KL_SOURCE = "Seeger 2002; Maurer 2004, arXiv cs/0411099, Theorem 5"
 
 
 def _moves_in_use(
     law: LawName,
-    dropout: ArrayLike,
+    dropout: Array,
     squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
-    rows: ArrayLike,
+    rows: Array,
     width: Array,
 ) -> Array:
     # The mean over masks of half the squared norm over s², of the moves of entries in use.
     found = mask_law(law)
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    count = checks.numbers("rows", rows, "[1, inf]")
     if isinstance(squared_norm, Mapping):
         parts: dict[TensorKind, ArrayLike] = dict(squared_norm)
         shown = {f"squared_norm[{kind!r}]": norm for kind, norm in parts.items()}
-        checks.together(dropout=dropout, rows=rows, **shown)
+        together(dropout=dropout, rows=rows, **shown)
     elif ("A" in found.masked) == ("B" in found.masked):
         parts = {"A": squared_norm}  # of A and B together, whose factors are one
     else:
         raise ValueError(
             f"squared_norm must be given by tensor under law={law!r}, which masks A alone, such as "
-            f"{{'A': 1.0, 'B': 1.0}}, got squared_norm={checks.short(squared_norm)}"
+            f"{{'A': 1.0, 'B': 1.0}}, got squared_norm={short(squared_norm)}"
         )
-    total = np.zeros(())
+    kl_factor, total = kernel_of(MaskLaw.kl_factor), np.zeros(())
     for kind, given in parts.items():
-        factor = np.asarray(found.kl_factor(kind, dropout=p, rows=count))
-        norm = checks.numbers("squared_norm", given, "[0, inf)")
+        _TENSOR("tensor", kind)
+        factor = np.asarray(kl_factor(found, kind, dropout=dropout, rows=rows))
+        norm = _NORM("squared_norm", given)
         part = rounding.quotient((0.5, factor, norm), (width, width))
         # What moves at all does not vanish below the least of the floats.
         total = total + np.where((factor > 0.0) & (norm > 0.0), np.maximum(part, 5e-324), 0.0)
     return total
 
 
-@checks.broadcasting
+@formula
 def dropout_kl(
     *,
-    dropout: ArrayLike,
+    dropout: Rate,
     squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
-    width: ArrayLike,
+    width: Positive,
     law: LawName = "row_column",
-    rows: ArrayLike = 1,
+    rows: Rows = 1,
 ) -> Numbers:
     """Compute the divergence of posterior and prior, Σ f ‖W-W0‖² / (2 s²) over trained tensors W.
 
@@ -93,9 +118,7 @@ def dropout_kl(
     >>> dropout_kl(dropout=0.5, squared_norm={"A": 1.0, "B": 1.0}, width=0.5, law="activation")
     3.0
     """
-    with quiet():
-        s = checks.numbers("width", width, "(0, inf)")
-        return plain(_moves_in_use(law, dropout, squared_norm, rows, s))
+    return _moves_in_use(law, dropout, squared_norm, rows, width)
 
 
 def _excess_log(x: Array) -> Array:
@@ -117,8 +140,8 @@ def _divergence(q: Array, w: Array) -> tuple[Array, Array]:
     return kl, rise / (q + rise)
 
 
-@checks.broadcasting
-def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
+@formula
+def kl_inverse(*, empirical_risk: Probability, bound: Extended) -> Numbers:
     """Compute the largest r with kl(q‖r) <= c, for Bernoulli means q and r.
 
     Newton's method in w = ln((1-q)/(1-r)), in which the divergence is convex and has no pole.
@@ -133,46 +156,43 @@ def kl_inverse(*, empirical_risk: ArrayLike, bound: ArrayLike) -> Numbers:
     >>> round(kl_inverse(empirical_risk=0.0, bound=0.6931471805599453), 12)
     0.5
     """
-    with quiet():
-        q = checks.numbers("empirical_risk", empirical_risk, "[0, 1]")
-        c = checks.numbers("bound", bound, "[0, inf]")
-        q, c = (np.array(item) for item in np.broadcast_arrays(q, c))
-        # r grows with q, so a floor under q is safe; it keeps r/q finite.
-        floor = np.where(q == 1.0, 0.5, np.maximum(q, 1e-290))
-        # Two bounds on the solution give a start on its right; on that side Newton stays there.
-        near = np.minimum(np.sqrt(c / 2.0), np.sqrt(2.0 * floor * c) + 2.0 * c)
-        inside = near < 1.0 - floor
-        close = -np.log1p(-np.where(inside, near, 0.0) / (1.0 - floor))
-        # kl >= (1-q) w - q ln(1/q): drop the part -q ln r.
-        far = (c - floor * np.log(floor)) / (1.0 - floor)
-        w = np.where(inside, np.minimum(close, far), far)
-        active = (c > 0.0) & np.isfinite(w) & (w > 0.0)
-        w = np.where(active, w, 1.0)
-        for _ in range(100):
-            kl, slope = _divergence(floor, w)
-            step = np.where(active, (kl - c) / slope, 0.0)
-            lower = np.maximum(w - step, 0.5 * w)
-            moved = np.abs(lower - w) > 1e-15 * w
-            w = lower
-            if not np.any(moved):
-                break
-        w = np.where(q == 0.0, c, w)  # there kl(0‖r) = -ln(1-r)
-        w = w * (1.0 + 4.0 * rounding.RELATIVE_SLACK)
-        r = np.minimum(rounding.up(floor - (1.0 - floor) * np.expm1(-w)), 1.0)
-        r = np.where(q == 0.0, np.minimum(rounding.up(-np.expm1(-w)), 1.0), r)
-        r = np.where((q == 1.0) | np.isinf(c), 1.0, r)
-        return plain(np.where(c == 0.0, q, r))
+    q, c = (np.array(item) for item in np.broadcast_arrays(empirical_risk, bound))
+    # r grows with q, so a floor under q is safe; it keeps r/q finite.
+    floor = np.where(q == 1.0, 0.5, np.maximum(q, 1e-290))
+    # Two bounds on the solution give a start on its right; on that side Newton stays there.
+    near = np.minimum(np.sqrt(c / 2.0), np.sqrt(2.0 * floor * c) + 2.0 * c)
+    inside = near < 1.0 - floor
+    close = -np.log1p(-np.where(inside, near, 0.0) / (1.0 - floor))
+    # kl >= (1-q) w - q ln(1/q): drop the part -q ln r.
+    far = (c - floor * np.log(floor)) / (1.0 - floor)
+    w = np.where(inside, np.minimum(close, far), far)
+    active = (c > 0.0) & np.isfinite(w) & (w > 0.0)
+    w = np.where(active, w, 1.0)
+    for _ in range(100):
+        kl, slope = _divergence(floor, w)
+        step = np.where(active, (kl - c) / slope, 0.0)
+        lower = np.maximum(w - step, 0.5 * w)
+        moved = np.abs(lower - w) > 1e-15 * w
+        w = lower
+        if not np.any(moved):
+            break
+    w = np.where(q == 0.0, c, w)  # there kl(0‖r) = -ln(1-r)
+    w = w * (1.0 + 4.0 * rounding.RELATIVE_SLACK)
+    r = np.minimum(rounding.up(floor - (1.0 - floor) * np.expm1(-w)), 1.0)
+    r = np.where(q == 0.0, np.minimum(rounding.up(-np.expm1(-w)), 1.0), r)
+    r = np.where((q == 1.0) | np.isinf(c), 1.0, r)
+    return np.where(c == 0.0, q, r)
 
 
-@checks.broadcasting
+@bound("PAC-Bayes kl", _KL_SOURCE, IID, BOUNDED, PRIOR, GIBBS)
 def pac_bayes_kl_bound(
     *,
-    n: ArrayLike,
-    delta: ArrayLike,
-    kl: ArrayLike,
-    empirical_risk: ArrayLike,
-    loss_range: ArrayLike,
-) -> BoundResult:
+    n: Size,
+    delta: Probability,
+    kl: Extended,
+    empirical_risk: Risk,
+    loss_range: Positive,
+) -> Array:
     """Bound the risk of a randomised predictor by the kl-inverse.
 
     With probability at least 1-δ over the sample, for all posteriors at once,
@@ -191,19 +211,19 @@ def pac_bayes_kl_bound(
     >>> pac_bayes_kl_bound(n=1000, delta=0.05, kl=5.0, empirical_risk=0.1, loss_range=1.0).vacuous
     False
     """
-    with quiet():
-        size, failure, largest, risk = risk_inputs(n, delta, loss_range, empirical_risk)
-        divergence = checks.numbers("kl", kl, "[0, inf]")
-        cost = np.log(2.0) + 0.5 * np.log(size) - np.log(failure)
-        limit = rounding.up(np.asarray((divergence + cost) / size))
-        share = np.minimum(risk / largest * (1.0 + rounding.RELATIVE_SLACK), 1.0)
-        value = largest * np.asarray(kl_inverse(empirical_risk=share, bound=limit))
-        return risk_bound(
-            value, failure, largest, "PAC-Bayes kl", _KL_SOURCE, (IID, BOUNDED, PRIOR, GIBBS)
-        )
+    cost = np.log(2.0) + 0.5 * np.log(n) - np.log(delta)
+    limit = rounding.up(np.asarray((kl + cost) / n))
+    share = np.minimum(empirical_risk / loss_range * (1.0 + rounding.RELATIVE_SLACK), 1.0)
+    return loss_range * np.asarray(kernel_of(kl_inverse)(empirical_risk=share, bound=limit))
 
 
-def geometric_widths(*, largest: float, ratio: float, count: int) -> Array:
+@formula
+def geometric_widths(
+    *,
+    largest: OnePositive,
+    ratio: Annotated[float, Real("(0, 1)")],
+    count: Annotated[int, Whole(1, 10**6)],
+) -> Array:
     """Make a grid of noise widths to be fixed before the data are seen.
 
     Args:
@@ -217,24 +237,26 @@ def geometric_widths(*, largest: float, ratio: float, count: int) -> Array:
     >>> geometric_widths(largest=1.0, ratio=0.5, count=3)
     array([1.  , 0.5 , 0.25])
     """
-    first = checks.number("largest", largest, "(0, inf)")
-    factor = checks.number("ratio", ratio, "(0, 1)")
-    number = checks.whole_number("count", count, most=10**6)
-    return np.asarray(first * factor ** np.arange(number))
+    return np.asarray(largest * ratio ** np.arange(count))
 
 
+@bound(
+    "PAC-Bayes dropout",
+    "McAllester 2013, arXiv 1307.2118, dropout bound, with the kl-inverse and a union bound",
+    *(IID, BOUNDED, PRIOR, GIBBS, GRID),
+)
 def pac_bayes_dropout_bound(
     *,
-    n: ArrayLike,
-    delta: ArrayLike,
-    dropout: ArrayLike,
+    n: Annotated[Number, Wholes(1)],
+    delta: Probability,
+    dropout: Rate,
     squared_norm: ArrayLike | Mapping[TensorKind, ArrayLike],
-    widths: ArrayLike,
-    empirical_risk: ArrayLike,
-    loss_range: ArrayLike,
+    widths: Annotated[Any, Vector("widths", "(0, inf)")],
+    empirical_risk: Annotated[Any, Stacked(), Stacked("[0, inf)")],
+    loss_range: Positive,
     law: LawName = "row_column",
-    rows: ArrayLike = 1,
-) -> BoundResult:
+    rows: Rows = 1,
+) -> Array:
     """Bound the risk of noisy LoRA Dropout, at the best of several noise widths.
 
     The best width depends on the data, so each of the K bounds is taken at δ/K: the union bound
@@ -258,35 +280,26 @@ def pac_bayes_dropout_bound(
     Raises:
         ValueError: if the last axis of ``empirical_risk`` is not that of ``widths``.
     """
-    grid = checks.numbers("widths", checks.vector("widths", widths), "(0, inf)")
-    risk = checks.numbers("empirical_risk", empirical_risk)
-    if risk.ndim == 0 or risk.shape[-1] != grid.size:
+    if empirical_risk.ndim == 0 or empirical_risk.shape[-1] != widths.size:
         raise ValueError(
-            f"empirical_risk must have one entry for each of the {grid.size} widths on its last "
-            f"axis, got empirical_risk of shape {risk.shape}"
+            f"empirical_risk must have one entry for each of the {widths.size} widths on its last "
+            f"axis, got empirical_risk of shape {empirical_risk.shape}"
         )
-    failure = checks.numbers("delta", delta, "[0, 1]")
-    range_ = checks.numbers("loss_range", loss_range, "(0, inf)")
-    checks.together(
-        n=n, delta=failure, dropout=dropout, squared_norm=squared_norm, loss_range=range_,
-        empirical_risk=risk[..., 0], rows=rows,
+    together(
+        n=n, delta=delta, dropout=dropout, squared_norm=squared_norm, loss_range=loss_range,
+        empirical_risk=empirical_risk[..., 0], rows=rows,
     )  # fmt: skip
+    whole = loss_range[..., None]
+    AtMost("loss_range")("empirical_risk", empirical_risk, Call({"loss_range": whole}))
     norm = 2.0 * _moves_in_use(law, dropout, squared_norm, rows, np.asarray(1.0))
     # The norm holds what the masks leave in use: as much as without masks counts in full.
-    kl = dropout_kl(dropout=0.0, squared_norm=norm[..., None], width=grid, law="none")
-    each = pac_bayes_kl_bound(
-        n=checks.numbers("n", n)[..., None],
-        delta=failure[..., None] / grid.size * (1.0 - rounding.RELATIVE_SLACK),
+    one = np.asarray(1.0)
+    kl = _moves_in_use("none", one, norm[..., None], one, widths)
+    each = unchecked(pac_bayes_kl_bound)(
+        n=n[..., None],
+        delta=delta[..., None] / widths.size * (1.0 - rounding.RELATIVE_SLACK),
         kl=rounding.up(np.asarray(kl)),
-        empirical_risk=risk,
-        loss_range=range_[..., None],
+        empirical_risk=empirical_risk,
+        loss_range=whole,
     )
-    best = np.asarray(np.asarray(each.value).min(axis=-1))
-    return risk_bound(
-        best,
-        failure,
-        range_,
-        "PAC-Bayes dropout",
-        "McAllester 2013, arXiv 1307.2118, dropout bound, with the kl-inverse and a union bound",
-        (IID, BOUNDED, PRIOR, GIBBS, GRID),
-    )
+    return np.asarray(np.asarray(each.value).min(axis=-1))

@@ -8,20 +8,35 @@ q(p) = 1 - (1-p)² = p (2-p):
 0.75
 """
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Annotated, Any
 
-from lora_bounds import checks
+import numpy as np
+
 from lora_bounds.bounds.laws import MASK_LAWS as MASK_LAWS
 from lora_bounds.bounds.laws import LawName, MaskMoments, mask_law
 from lora_bounds.bounds.laws import MaskLaw as MaskLaw
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.domains import (
+    Extended,
+    Matrix,
+    NonNegative,
+    Number,
+    OneRate,
+    Positive,
+    Probability,
+    Rate,
+    SecondMoment,
+    formula,
+    kernel_of,
+    representable,
+)
+from lora_bounds.rounding import Numbers
 
 # The paper's own law, of which q and λ q here speak.
 _PAPER = mask_law("row_column")
 
 
-def drop_probability(*, dropout: ArrayLike) -> Numbers:
+@formula
+def drop_probability(*, dropout: Rate) -> Numbers:
     """Compute q(p) = 2p - p², the rate at which entries of the update are dropped (before Eq. 9).
 
     Args:
@@ -30,10 +45,11 @@ def drop_probability(*, dropout: ArrayLike) -> Numbers:
     Returns:
         q, accurate to the last place even where p is within 1e-16 of 0.
     """
-    return _PAPER.drop_probability(dropout=dropout)
+    return _PAPER.unchecked_drop(dropout)
 
 
-def keep_probability(*, dropout: ArrayLike) -> Numbers:
+@formula
+def keep_probability(*, dropout: Rate) -> Numbers:
     """Compute 1 - q(p) = (1-p)², accurate where p is near 1.
 
     Args:
@@ -42,10 +58,11 @@ def keep_probability(*, dropout: ArrayLike) -> Numbers:
     Returns:
         The probability that an entry of the update survives.
     """
-    return _PAPER.mean(dropout=dropout)
+    return np.asarray(_PAPER.unchecked_mean(dropout))
 
 
-def dropout_rate(*, drop_probability: ArrayLike) -> Numbers:
+@formula
+def dropout_rate(*, drop_probability: Probability) -> Numbers:
     """Compute the rate p at which entries are dropped with a given probability: q's inverse.
 
     Args:
@@ -57,11 +74,11 @@ def dropout_rate(*, drop_probability: ArrayLike) -> Numbers:
     >>> dropout_rate(drop_probability=0.75)
     0.5
     """
-    q = checks.numbers("drop_probability", drop_probability, "[0, 1]")
-    return plain(q / (1.0 + np.sqrt(1.0 - q)))
+    return drop_probability / (1.0 + np.sqrt(1.0 - drop_probability))
 
 
-def mask_moments(*, law: LawName, dropout: ArrayLike) -> MaskMoments:
+@formula
+def mask_moments(*, law: LawName, dropout: Rate) -> MaskMoments:
     """Compute mean, variance and correlations of the mask that a law puts on the update.
 
     Eq. 11 needs the mean alone. The variance and the correlations are what it leaves out: under
@@ -79,11 +96,11 @@ def mask_moments(*, law: LawName, dropout: ArrayLike) -> MaskMoments:
     >>> mask_moments(law="row_column", dropout=0.5).same_row == 1 / 3
     True
     """
-    return mask_law(law).moments(dropout=dropout)
+    return kernel_of(MaskLaw.moments)(mask_law(law), dropout=dropout)
 
 
-@checks.broadcasting
-def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
+@formula
+def dropped_norm(*, dropout: Rate, squared_norm: NonNegative) -> Numbers:
     """Compute E‖d ⊙ Δθ‖² = q(p) ‖Δθ‖², the left side of the constraint of Eq. 9.
 
     It is 0 only for p = 0 or Δθ = 0: Eq. 9 admits no fine-tuning at all.
@@ -95,13 +112,11 @@ def dropped_norm(*, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
     Returns:
         The expected squared norm of the dropped entries.
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    return plain(np.asarray(_PAPER.drop_probability(dropout=p) * norm))
+    return _PAPER.unchecked_drop(dropout) * squared_norm
 
 
-@checks.broadcasting
-def inner_maximum(*, loss: ArrayLike, dropout: ArrayLike, squared_norm: ArrayLike) -> Numbers:
+@formula
+def inner_maximum(*, loss: Number, dropout: Rate, squared_norm: NonNegative) -> Numbers:
     """Compute the inner maximum of Eq. 10 over λ ≥ 0.
 
     Args:
@@ -115,14 +130,11 @@ def inner_maximum(*, loss: ArrayLike, dropout: ArrayLike, squared_norm: ArrayLik
     >>> inner_maximum(loss=0.3, dropout=0.5, squared_norm=1e-9)
     inf
     """
-    value = checks.numbers("loss", loss)
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    return plain(np.where((p == 0.0) | (norm == 0.0), value, np.inf))
+    return np.where((dropout == 0.0) | (squared_norm == 0.0), loss, np.inf)
 
 
-@checks.broadcasting
-def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
+@formula
+def penalty_weight(*, dropout: Rate, regularization: Extended) -> Numbers:
     """Compute λ q(p), the weight of ‖θ - θ0‖² in Eq. 11.
 
     Args:
@@ -132,14 +144,11 @@ def penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
     Returns:
         The weight; 0 for p = 0 even where λ is infinite, since nothing is then dropped.
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    strength = checks.numbers("regularization", regularization, "[0, inf]")
-    finite = np.where(p == 0.0, 0.0, strength)
-    return np.asarray(_PAPER.drop_probability(dropout=p) * finite)
+    return _PAPER.unchecked_drop(dropout) * np.where(dropout == 0.0, 0.0, regularization)
 
 
-@checks.broadcasting
-def root_penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Array:
+@formula
+def root_penalty_weight(*, dropout: Rate, regularization: Extended) -> Numbers:
     """Compute sqrt(λ q(p)), which keeps its accuracy where λ q(p) would underflow.
 
     Args:
@@ -149,15 +158,13 @@ def root_penalty_weight(*, dropout: ArrayLike, regularization: ArrayLike) -> Arr
     Returns:
         The square root of `penalty_weight`.
     """
-    p = checks.numbers("dropout", dropout, "[0, 1]")
-    strength = checks.numbers("regularization", regularization, "[0, inf]")
-    finite = np.where(p == 0.0, 0.0, strength)
-    return np.asarray(np.sqrt(p) * np.sqrt(2.0 - p) * np.sqrt(finite))
+    finite = np.where(dropout == 0.0, 0.0, regularization)
+    return np.sqrt(dropout) * np.sqrt(2.0 - dropout) * np.sqrt(finite)
 
 
-@checks.broadcasting
+@formula
 def sparsity_penalty(
-    *, dropout: ArrayLike, regularization: ArrayLike, squared_norm: ArrayLike
+    *, dropout: Rate, regularization: Extended, squared_norm: NonNegative
 ) -> Numbers:
     """Compute the penalty of Eq. 11: λ E‖d ⊙ (θ-θ0)‖² = λ q(p) ‖θ-θ0‖².
 
@@ -174,14 +181,12 @@ def sparsity_penalty(
     >>> sparsity_penalty(dropout=0.5, regularization=2.0, squared_norm=4.0)
     6.0
     """
-    weight = penalty_weight(dropout=dropout, regularization=regularization)
-    norm = checks.numbers("squared_norm", squared_norm, "[0, inf)")
-    with quiet():
-        return plain(np.asarray(np.where(norm == 0.0, 0.0, weight) * norm))
+    weight = kernel_of(penalty_weight)(dropout=dropout, regularization=regularization)
+    return np.where(squared_norm == 0.0, 0.0, weight) * squared_norm
 
 
-@checks.broadcasting
-def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Numbers:
+@formula
+def induced_regularization(*, dropout: Rate, input_scale: Positive) -> Numbers:
     """Compute the λ that LoRA Dropout itself brings to a linear layer: s² / (2 (1-q)).
 
     For squared loss and inputs with E[x xᵀ] = s² I, the expected masked loss is the risk of the
@@ -197,14 +202,15 @@ def induced_regularization(*, dropout: ArrayLike, input_scale: ArrayLike) -> Num
     >>> induced_regularization(dropout=0.5, input_scale=1.0)
     2.0
     """
-    with quiet():
-        p = checks.numbers("dropout", dropout, "[0, 1]")
-        s = checks.numbers("input_scale", input_scale, "(0, inf)")
-        return plain(np.asarray((s / (1.0 - p)) ** 2 / 2.0))
+    return (input_scale / (1.0 - dropout)) ** 2 / 2.0
 
 
+@formula
 def induced_regularizer(
-    *, mean_update: ArrayLike, second_moment: ArrayLike, dropout: float
+    *,
+    mean_update: Annotated[Any, Matrix("outputs", "inputs")],
+    second_moment: Annotated[Any, SecondMoment("inputs")],
+    dropout: OneRate,
 ) -> float:
     """Compute what LoRA Dropout adds to the risk of a linear layer with squared loss, exactly.
 
@@ -222,16 +228,12 @@ def induced_regularizer(
     >>> induced_regularizer(mean_update=[[1.0]], second_moment=[[1.0]], dropout=0.5)
     1.5
     """
-    update = checks.matrix("mean_update", mean_update)
-    sigma = checks.second_moment("second_moment", second_moment, size=update.shape[1])
-    p = checks.number("dropout", dropout, "[0, 1]")
-    if p == 0.0:
+    if dropout == 0.0:
         return 0.0
-    with quiet():
-        full = float(np.sum((update @ sigma) * update))
-        diagonal = float(np.sum(update**2 * np.diag(sigma)))
-    checks.representable((full, diagonal), mean_update=mean_update, second_moment=second_moment)
-    if p == 1.0:
+    full = float(np.sum((mean_update @ second_moment) * mean_update))
+    diagonal = float(np.sum(mean_update**2 * np.diag(second_moment)))
+    representable((full, diagonal), "mean_update", "second_moment")
+    if dropout == 1.0:
         return np.inf if diagonal > 0.0 else 0.0
-    k = 1.0 - p
-    return (p / k * full + p / k**2 * diagonal) / 2.0
+    k = 1.0 - dropout
+    return (dropout / k * full + dropout / k**2 * diagonal) / 2.0

@@ -7,12 +7,11 @@ are upper bounds on how much the loss at an example then changes; they are in un
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
 from lora_bounds.bounds.sparsity import root_penalty_weight
-from lora_bounds.results import Assumption, BoundResult, conclude
-from lora_bounds.rounding import Array, Numbers, lower_root, plain, quiet
+from lora_bounds.domains import Extended, NonNegative, Rate, Size, formula, kernel_of
+from lora_bounds.results import Assumption, bound
+from lora_bounds.rounding import Array, Numbers, lower_root
 
 Convention: TypeAlias = Literal["1/n", "1/(n-1)"]
 
@@ -37,33 +36,27 @@ LIPSCHITZ_LOSS = Assumption(
 CONVEX = Assumption("convex loss", "the loss of one example is convex in the parameters")
 
 
-def _root_denominator(curvature: ArrayLike, root_weight: Array) -> Array:
-    # sqrt(Lmin + 2 λ q), which neither overflows nor underflows where the sum would.
-    least = checks.numbers("curvature", curvature, "[0, inf)")
-    return lower_root(np.hypot(np.sqrt(least), np.sqrt(2.0) * root_weight))
+_AT_THE_OPTIMUM = (MINIMISERS, CLOSE, PSD, CURVATURE)
 
 
-def _hypothesis_stability(
-    n: ArrayLike, lipschitz: Array, root: Array, name: str, item: str, extra: Assumption
-) -> BoundResult:
-    # 2 η² / (root² n) with its limits.
-    size = checks.count("n", n)
+def _over_n(n: Array, lipschitz: Array, root: Array, factor: float) -> tuple[Array, Array]:
+    # factor η² / (root² n), and where that is a limit: 0 without any error.
     # 0/0: without slope nothing moves, however flat the objective.
     ratio = np.where(lipschitz == 0.0, 0.0, lipschitz / np.where(lipschitz == 0.0, 1.0, root))
-    value = 2.0 * ratio * (ratio / size)
-    return conclude(
-        value,
-        name=name,
-        source=f"{_PAPER}, {item}",
-        assumptions=(MINIMISERS, CLOSE, PSD, CURVATURE, extra),
-        exact=(ratio == 0.0) & ((lipschitz == 0.0) | np.isinf(root)),
-    )
+    still = (ratio == 0.0) & ((lipschitz == 0.0) | np.isinf(root))
+    return factor * ratio * (ratio / n), still
 
 
-@checks.broadcasting
+def _root_denominator(curvature: Array, dropout: Array, regularization: Array) -> Array:
+    # sqrt(Lmin + 2 λ q), which neither overflows nor underflows where the sum would.
+    weight = kernel_of(root_penalty_weight)(dropout=dropout, regularization=regularization)
+    return lower_root(np.hypot(np.sqrt(curvature), np.sqrt(2.0) * weight))
+
+
+@bound("Lemma A.1", f"{_PAPER}, Lemma A.1", *_AT_THE_OPTIMUM, LIPSCHITZ_REGULARISED)
 def lemma_a1(
-    *, n: ArrayLike, lipschitz: ArrayLike, curvature: ArrayLike, regularization: ArrayLike
-) -> BoundResult:
+    *, n: Size, lipschitz: NonNegative, curvature: NonNegative, regularization: Extended
+) -> tuple[Array, Array]:
     """Bound pointwise hypothesis stability under plain l2 regularisation, as Lemma A.1 prints it.
 
     β = 2 η² / ((Lmin + 2 λ) n). This is a statement about an expectation and holds surely where
@@ -78,24 +71,19 @@ def lemma_a1(
     Returns:
         The bound; infinite where Lmin + 2 λ = 0 and η > 0, and 0 for infinite λ.
     """
-    with quiet():
-        strength = checks.numbers("regularization", regularization, "[0, inf]")
-        slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-        root = _root_denominator(curvature, np.sqrt(strength))
-        return _hypothesis_stability(
-            n, slope, root, "Lemma A.1", "Lemma A.1", LIPSCHITZ_REGULARISED
-        )
+    root = lower_root(np.hypot(np.sqrt(curvature), np.sqrt(2.0) * np.sqrt(regularization)))
+    return _over_n(n, lipschitz, root, 2.0)
 
 
-@checks.broadcasting
+@bound("Prop. 4.2", f"{_PAPER}, Prop. 4.2", *_AT_THE_OPTIMUM, LIPSCHITZ_REGULARISED)
 def paper_stability(
     *,
-    n: ArrayLike,
-    lipschitz: ArrayLike,
-    curvature: ArrayLike,
-    regularization: ArrayLike,
-    dropout: ArrayLike,
-) -> BoundResult:
+    n: Size,
+    lipschitz: NonNegative,
+    curvature: NonNegative,
+    regularization: Extended,
+    dropout: Rate,
+) -> tuple[Array, Array]:
     """Bound pointwise hypothesis stability of LoRA Dropout, as Prop. 4.2 prints it.
 
     β = 2 η² / ((Lmin + 2 λ q) n) with q = 2p - p². It is monotone in p only for a fixed η, and η
@@ -117,22 +105,17 @@ def paper_stability(
     >>> round(result.value, 9), result.unchecked[3]
     (0.013333333, 'curvature along the segment')
     """
-    with quiet():
-        slope = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-        root = _root_denominator(curvature, weight)
-        return _hypothesis_stability(
-            n, slope, root, "Prop. 4.2", "Prop. 4.2", LIPSCHITZ_REGULARISED
-        )
+    root = _root_denominator(curvature, dropout, regularization)
+    return _over_n(n, lipschitz, root, 2.0)
 
 
-@checks.broadcasting
+@formula
 def self_consistent_lipschitz(
     *,
-    lipschitz: ArrayLike,
-    regularization: ArrayLike,
-    dropout: ArrayLike,
-    radius: ArrayLike = np.inf,
+    lipschitz: NonNegative,
+    regularization: Extended,
+    dropout: Rate,
+    radius: Extended = np.inf,
 ) -> Numbers:
     """Bound the Lipschitz constant of the regularised loss, which Prop. 4.2 takes as given.
 
@@ -151,24 +134,26 @@ def self_consistent_lipschitz(
     >>> self_consistent_lipschitz(lipschitz=1.0, regularization=1.0, dropout=0.5)
     2.0
     """
-    with quiet():
-        rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-        distance = checks.numbers("radius", radius, "[0, inf]")
-        root = root_penalty_weight(dropout=dropout, regularization=regularization)
-        slope = np.where((root == 0.0) | (distance == 0.0), 0.0, 2.0 * root * distance * root)
-        return plain(np.asarray(rho + np.minimum(slope, rho)))
+    root = kernel_of(root_penalty_weight)(dropout=dropout, regularization=regularization)
+    moved = 2.0 * root * radius * root
+    slope = np.where((root == 0.0) | (radius == 0.0), 0.0, moved)
+    return np.asarray(lipschitz + np.minimum(slope, lipschitz))
 
 
-@checks.broadcasting
+@bound(
+    "Prop. 4.2, self-consistent",
+    f"{_PAPER}, Prop. 4.2 with η = ρ + min(2 λ q D, ρ)",
+    *(*_AT_THE_OPTIMUM, LIPSCHITZ_LOSS),
+)
 def self_consistent_stability(
     *,
-    n: ArrayLike,
-    lipschitz: ArrayLike,
-    curvature: ArrayLike,
-    regularization: ArrayLike,
-    dropout: ArrayLike,
-    radius: ArrayLike = np.inf,
-) -> BoundResult:
+    n: Size,
+    lipschitz: NonNegative,
+    curvature: NonNegative,
+    regularization: Extended,
+    dropout: Rate,
+    radius: Extended = np.inf,
+) -> tuple[Array, Array]:
     """Bound pointwise hypothesis stability by Prop. 4.2 with an η that its own premises imply.
 
     At the optimum η <= 2 ρ, so β = 8 ρ² / ((Lmin + 2 λ q) n): four times what Prop. 4.2 gives to a
@@ -186,27 +171,26 @@ def self_consistent_stability(
         The bound; infinite where Lmin + 2 λ q = 0 and ρ > 0, and 0 for infinite λ
         and p > 0.
     """
-    with quiet():
-        eta = self_consistent_lipschitz(
-            lipschitz=lipschitz, regularization=regularization, dropout=dropout, radius=radius
-        )
-        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-        root = _root_denominator(curvature, weight)
-        item = "Prop. 4.2 with η = ρ + min(2 λ q D, ρ)"
-        return _hypothesis_stability(
-            n, np.asarray(eta), root, "Prop. 4.2, self-consistent", item, LIPSCHITZ_LOSS
-        )
+    eta = kernel_of(self_consistent_lipschitz)(
+        lipschitz=lipschitz, radius=radius, dropout=dropout, regularization=regularization
+    )
+    root = _root_denominator(curvature, dropout, regularization)
+    return _over_n(n, np.asarray(eta), root, 2.0)
 
 
-@checks.broadcasting
+@bound(
+    "uniform stability",
+    "Bousquet and Elisseeff 2002, Theorem 22, with the penalty of Eq. 11",
+    *(MINIMISERS, CONVEX, LIPSCHITZ_LOSS),
+)
 def uniform_stability(
     *,
-    n: ArrayLike,
-    lipschitz: ArrayLike,
-    regularization: ArrayLike,
-    dropout: ArrayLike,
+    n: Size,
+    lipschitz: NonNegative,
+    regularization: Extended,
+    dropout: Rate,
     convention: Convention = "1/n",
-) -> BoundResult:
+) -> tuple[Array, Array]:
     """Bound uniform stability of the minimiser of Eq. 11 for a convex loss: the repaired Prop. 4.2.
 
     β = ρ² / (2 λ q n) bounds abs(l(z; θ(S)) - l(z; θ(S^i))) for every sample, i and z, with l the
@@ -231,18 +215,6 @@ def uniform_stability(
     >>> round(uniform_stability(n=100, lipschitz=1.0, regularization=1.0, dropout=0.5).value, 9)
     0.006666667
     """
-    with quiet():
-        checks.choice("convention", convention, ("1/n", "1/(n-1)"))
-        size = checks.count("n", n)
-        rho = checks.numbers("lipschitz", lipschitz, "[0, inf)")
-        weight = root_penalty_weight(dropout=dropout, regularization=regularization)
-        root = lower_root(np.sqrt(2.0) * weight)
-        ratio = np.where(rho == 0.0, 0.0, rho / np.where(rho == 0.0, 1.0, root))
-        factor = 1.0 if convention == "1/n" else 2.0
-        return conclude(
-            factor * ratio * (ratio / size),
-            name="uniform stability",
-            source="Bousquet and Elisseeff 2002, Theorem 22, with the penalty of Eq. 11",
-            assumptions=(MINIMISERS, CONVEX, LIPSCHITZ_LOSS),
-            exact=(ratio == 0.0) & ((rho == 0.0) | np.isinf(root)),
-        )
+    weight = kernel_of(root_penalty_weight)(dropout=dropout, regularization=regularization)
+    root = lower_root(np.sqrt(2.0) * weight)
+    return _over_n(n, lipschitz, root, 1.0 if convention == "1/n" else 2.0)

@@ -1,1 +1,1 @@
-"""What the command `lora-bounds` prints: bounds, the ledger, the page of one claim."""
+"""What the command `lora-bounds` prints: bounds, the claims, the page of one claim."""

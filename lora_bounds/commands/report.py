@@ -1,4 +1,4 @@
-"""Run the ledger and say what came out, as a table and as JSON."""
+"""Run the claims and say what came out, as a table and as JSON."""
 
 import math
 import textwrap
@@ -85,9 +85,9 @@ def run(
     ran = tuple((claim, claim.verify(progress)) for claim in claims)
     tried: list[ControlRun] = []
     if controls:
-        from lora_bounds.controls import CONTROLS
+        from lora_bounds.claims import all_controls
 
-        for control in CONTROLS:
+        for control in all_controls():
             progress(f"control {control.name}")
             tried.append(
                 ControlRun(control.name, control.statement, control.rejected(), control.survives())

@@ -9,10 +9,13 @@ Examples:
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
+
+Data: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,31 @@ def replay(cx: Counterexample) -> Replay:
     Raises:
         ValueError: No replay is known under this id.
     """
-    from lora_bounds.counterexamples.replays import REPLAYS
+    from lora_bounds.claims import all_evidence
 
-    if cx.id not in REPLAYS:
+    known = all_evidence("counterexample")
+    if cx.id not in known:
         raise ValueError(f"no replay for cx.id={cx.id!r}")
-    return REPLAYS[cx.id](cx.data)
+    code = known[cx.id].code
+    assert code is not None
+    found: Replay = code(cx.data)
+    return found
+
+
+def replayed(lhs: Any, rhs: Any, steps: Sequence[str], refutes: bool | None = None) -> Replay:
+    """Both sides of a claim, recomputed.
+
+    Args:
+        lhs: Left side of the claim lhs <= rhs, exact.
+        rhs: Right side, likewise.
+        steps: The computation, line by line.
+        refutes: Whether the claim fails; lhs > rhs unless given.
+
+    Returns:
+        The outcome.
+    """
+    decided = bool(lhs > rhs) if refutes is None else refutes
+    return Replay(decided, float(lhs), float(rhs), float(rhs) - float(lhs), tuple(steps))
 
 
 def _exact(value: Any) -> Any:

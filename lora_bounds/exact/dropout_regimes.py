@@ -6,21 +6,50 @@ infinite ensemble predicts with k² B A, mask-free inference with B A. There is 
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
+from lora_bounds.domains import (
+    Call,
+    OneNonNegative,
+    Reals,
+    Repetitions,
+    SecondMoment,
+    Seed,
+    Vector,
+    Whole,
+    exact,
+    formula,
+    kernel_of,
+    short,
+)
 from lora_bounds.exact.ridge_regimes import SpectralRisks, shrinkage_risks
 from lora_bounds.exact.spectra import Spectrum
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers
 
 Inference: TypeAlias = Literal["ensemble", "raw"]
 
 
+class _PositiveDefinite(SecondMoment):
+    """A matrix E[x xᵀ] that has an inverse."""
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        array = super()._read(name, value, call)
+        try:
+            np.linalg.cholesky(array)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"{name} must be positive definite, got {short(value)}") from None
+        return array
+
+
+@formula
 def dropout_limit_risks(
-    *, aspect_spectrum: Spectrum, dropout: ArrayLike, signal_power: float, noise_variance: float
+    *,
+    aspect_spectrum: Spectrum,
+    dropout: Annotated[Any, Reals("(0, 1]")],
+    signal_power: OneNonNegative,
+    noise_variance: OneNonNegative,
 ) -> SpectralRisks:
     """Compute the limit of the ensemble's expected risks for isotropic Gaussian inputs.
 
@@ -36,18 +65,21 @@ def dropout_limit_risks(
     Returns:
         The risks, of the shape of ``dropout``.
     """
-    checks.instance("aspect_spectrum", aspect_spectrum, Spectrum)
-    p = checks.numbers("dropout", dropout, "(0, 1]")[..., None]
+    p = dropout[..., None]
     mu, kept = aspect_spectrum.values, 1.0 - p
-    return shrinkage_risks(
+    risks: SpectralRisks = kernel_of(shrinkage_risks)(
         spectrum=aspect_spectrum,
         shrinkage=kept**2 * mu / (kept * mu + p),
         signal_power=signal_power,
         noise_variance=noise_variance,
     )
+    return risks
 
 
-def dropout_turning_ratio(*, aspect_spectrum: Spectrum, dropout: ArrayLike) -> Numbers:
+@formula
+def dropout_turning_ratio(
+    *, aspect_spectrum: Spectrum, dropout: Annotated[Any, Reals("(0, 1)")]
+) -> Numbers:
     """Compute the ratio σ²/S under which the limit of the ensemble's gap rises with p.
 
     Args:
@@ -63,8 +95,7 @@ def dropout_turning_ratio(*, aspect_spectrum: Spectrum, dropout: ArrayLike) -> N
     >>> round(float(ratio.max()), 3)
     0.201
     """
-    checks.instance("aspect_spectrum", aspect_spectrum, Spectrum)
-    p = checks.numbers("dropout", dropout, "(0, 1)")[..., None]
+    p = dropout[..., None]
     # A node at 0 counts for nothing in every sum; at 1 it divides nothing by 0.
     kernel, kept = aspect_spectrum.values == 0.0, 1.0 - p
     mu = np.where(kernel, 1.0, aspect_spectrum.values)
@@ -74,7 +105,7 @@ def dropout_turning_ratio(*, aspect_spectrum: Spectrum, dropout: ArrayLike) -> N
     slope = weights * mu * (kept**2 * (1.0 + mu) + 2.0 * kept * p) / (kept * mu + p) ** 2
     signal = np.sum(slope * (1.0 - mu) * (1.0 - mu * factor), axis=-1)
     noise = np.sum(slope * (1.0 + factor - mu * factor), axis=-1)
-    return plain(np.asarray(aspect_spectrum.aspect * signal / noise))
+    return np.asarray(aspect_spectrum.aspect * signal / noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +166,14 @@ class SampledRisks:
         )
 
 
-@checks.representing
+@exact
 def sampled_dropout_risks(
     *,
-    n: int,
-    second_moment: ArrayLike,
-    dropout: ArrayLike,
-    samples: int,
-    seed: int,
+    n: Repetitions,
+    second_moment: Annotated[Any, _PositiveDefinite()],
+    dropout: Annotated[Any, Vector("", "(0, 1]")],
+    samples: Annotated[int, Whole(2, 10**9)],
+    seed: Seed,
     inference: Inference = "ensemble",
 ) -> SampledRisks:
     """Compute the risks of the trained layer over sampled Gaussian inputs, for any Σ.
@@ -160,29 +191,14 @@ def sampled_dropout_risks(
 
     Returns:
         The tables.
-
-    Raises:
-        ValueError: if Σ is singular.
     """
-    checks.choice("inference", inference, ("ensemble", "raw"))
-    size = checks.whole_number("n", n, most=10**9)
-    draws = checks.whole_number("samples", samples, least=2, most=10**9)
-    start = checks.seed("seed", seed)
-    rates = checks.vector("dropout", dropout)
-    checks.numbers("dropout", rates, "(0, 1]")
-    sigma = checks.second_moment("second_moment", second_moment)
-    d = len(sigma)
-    try:
-        root = np.linalg.cholesky(sigma)
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            f"second_moment must be positive definite, got {checks.short(second_moment)}"
-        ) from None
-    x = np.random.default_rng(start).standard_normal((draws, size, d)) @ root.T
-    moment = np.swapaxes(x, 1, 2) @ x / size
+    rates, sigma, d = dropout, second_moment, len(second_moment)
+    root = np.linalg.cholesky(sigma)
+    x = np.random.default_rng(seed).standard_normal((samples, n, d)) @ root.T
+    moment = np.swapaxes(x, 1, 2) @ x / n
     diagonal = np.einsum("kii->ki", moment)[:, :, None] * np.eye(d)
     power = float(np.trace(sigma))
-    tables = np.empty((4, draws, rates.size))
+    tables = np.empty((4, samples, rates.size))
     for column, p in enumerate(rates.tolist()):
         kept = 1.0 - p
         factor = np.linalg.inv(kept * moment + p * diagonal)
@@ -191,8 +207,8 @@ def sampled_dropout_risks(
         fit = factor @ moment
         error = fit - np.eye(d)
         squares = error @ np.swapaxes(error, 1, 2) / power
-        spread = fit @ np.swapaxes(factor, 1, 2) / size
-        fitted = (2.0 * np.einsum("kii->k", fit) - np.einsum("kij,kji->k", fit, fit)) / size
+        spread = fit @ np.swapaxes(factor, 1, 2) / n
+        fitted = (2.0 * np.einsum("kii->k", fit) - np.einsum("kij,kji->k", fit, fit)) / n
         tables[0, :, column] = np.einsum("kji,kjl,kli->k", error, moment, error) / power
         tables[1, :, column] = np.einsum("ij,kji->k", sigma, squares)
         tables[2, :, column] = 1.0 - fitted

@@ -5,20 +5,39 @@ G = E[(y - W0 x) xᵀ] and Δ = B A, the expected masked loss is the risk of the
 of the mask variance, and both are polynomials in Σ. A sample's own moments may stand for Σ and G.
 """
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
-from lora_bounds.bounds.laws import MASK_LAWS, LawName, mask_law
+from lora_bounds.bounds.laws import LawName, MaskLaw, MaskMoments, mask_law
+from lora_bounds.domains import (
+    Matrix,
+    OneNonNegative,
+    OneRate,
+    OneSize,
+    Real,
+    SecondMoment,
+    exact,
+    formula,
+    kernel_of,
+    unchecked,
+)
 from lora_bounds.rounding import Array
 
 QuadraticLaw: TypeAlias = Literal["row_column", "activation", "entrywise", "none"]
-_QUADRATIC = tuple(law for law in MASK_LAWS if law != "rank")
+Moment: TypeAlias = Annotated[Any, SecondMoment("inputs")]
+Down: TypeAlias = Annotated[Any, Matrix("rank", "inputs")]
+Up: TypeAlias = Annotated[Any, Matrix("outputs", "rank")]
+CrossMoment: TypeAlias = Annotated[Any, Matrix("outputs", "inputs")]
 
 
-def mean_factor(*, law: LawName, dropout: float) -> float:
+def _moments(law: LawName, dropout: float) -> MaskMoments:
+    found: MaskMoments = kernel_of(MaskLaw.moments)(mask_law(law), dropout=np.asarray(dropout))
+    return found
+
+
+@formula
+def mean_factor(*, law: LawName, dropout: OneRate) -> float:
     """Compute the factor by which the masks multiply the update on average.
 
     Args:
@@ -32,12 +51,12 @@ def mean_factor(*, law: LawName, dropout: float) -> float:
     >>> mean_factor(law="row_column", dropout=0.5)
     0.25
     """
-    return float(mask_law(law).mean(dropout=checks.number("dropout", dropout, "[0, 1]")))
+    return float(mask_law(law).unchecked_mean(np.asarray(dropout)))
 
 
-@checks.representing
+@exact
 def mask_variance(
-    *, law: LawName, b: ArrayLike, a: ArrayLike, second_moment: ArrayLike, dropout: float
+    *, law: LawName, a: Down, b: Up, second_moment: Moment, dropout: OneRate
 ) -> float:
     """Compute V = E‖output - E[output given x]‖², the noise that the masks put on the output.
 
@@ -50,8 +69,8 @@ def mask_variance(
 
     Args:
         law: one of `MASK_LAWS`, see `lora_bounds.bounds.laws.mask_law`.
-        b: B, of shape (outputs, rank).
         a: A, of shape (rank, inputs).
+        b: B, of shape (outputs, rank).
         second_moment: Σ, of shape (inputs, inputs).
         dropout: the rate p in [0, 1]; below 1 under the activation law.
 
@@ -61,32 +80,28 @@ def mask_variance(
     >>> mask_variance(law="row_column", b=[[1.0]], a=[[1.0]], second_moment=[[1.0]], dropout=0.5)
     0.1875
     """
-    p = checks.number("dropout", dropout, "[0, 1]")
-    moments = mask_law(law).moments(dropout=p)
-    down = checks.matrix("a", a)
-    up = checks.matrix("b", b, columns=down.shape[0])
-    sigma = checks.second_moment("second_moment", second_moment, size=down.shape[1])
+    moments = _moments(law, dropout)
     if law == "rank":
-        terms = np.sum(up**2, axis=0) * np.sum((down @ sigma) * down, axis=1)
+        terms = np.sum(b**2, axis=0) * np.sum((a @ second_moment) * a, axis=1)
         return float(moments.variance) * float(np.sum(terms))
-    update = up @ down
+    update = b @ a
     # Entries of one row meet in an output: their covariance weighs Σ, what is left its diagonal.
     common = float(moments.variance) * float(moments.same_row)
     own = float(moments.variance) - common
-    full = float(np.sum((update @ sigma) * update)) if common else 0.0
-    return common * full + own * float(np.sum(update**2 * np.diag(sigma)))
+    full = float(np.sum((update @ second_moment) * update)) if common else 0.0
+    return common * full + own * float(np.sum(update**2 * np.diag(second_moment)))
 
 
-@checks.representing
+@exact
 def masked_objective(
     *,
     law: LawName,
-    b: ArrayLike,
-    a: ArrayLike,
-    second_moment: ArrayLike,
-    cross_moment: ArrayLike,
-    target_moment: float,
-    dropout: float,
+    a: Down,
+    b: Up,
+    second_moment: Moment,
+    cross_moment: CrossMoment,
+    target_moment: OneNonNegative,
+    dropout: OneRate,
 ) -> float:
     """Compute the expected masked loss E (1/2)‖y - W0 x - (masked B A) x‖², over data and masks.
 
@@ -94,8 +109,8 @@ def masked_objective(
 
     Args:
         law: one of `MASK_LAWS`, see `lora_bounds.bounds.laws.mask_law`.
-        b: B, of shape (outputs, rank).
         a: A, of shape (rank, inputs).
+        b: B, of shape (outputs, rank).
         second_moment: Σ, of shape (inputs, inputs).
         cross_moment: G = E[(y - W0 x) xᵀ], of shape (outputs, inputs).
         target_moment: E‖y - W0 x‖², at least 0.
@@ -103,24 +118,27 @@ def masked_objective(
 
     Returns:
         The risk of the mean update plus half the mask variance.
+
+    Raises:
+        ValueError: if the cross moment is not of the update's shape.
     """
-    variance = mask_variance(law=law, b=b, a=a, second_moment=second_moment, dropout=dropout)
-    update = mean_factor(law=law, dropout=dropout) * (np.asarray(b, float) @ np.asarray(a, float))
-    return _risk(update, second_moment, cross_moment, target_moment) + variance / 2.0
+    variance = unchecked(mask_variance)(
+        law=law, b=b, a=a, second_moment=second_moment, dropout=dropout
+    )
+    update = kernel_of(mean_factor)(law=law, dropout=dropout) * (b @ a)
+    if cross_moment.shape != update.shape:
+        raise ValueError(
+            f"cross_moment must be {update.shape}, got cross_moment of {cross_moment.shape}"
+        )
+    quadratic = float(np.sum((update @ second_moment) * update))
+    risk = (target_moment - 2.0 * float(np.sum(update * cross_moment)) + quadratic) / 2.0
+    return risk + variance / 2.0
 
 
-def _risk(update: Array, sigma: ArrayLike, cross: ArrayLike, target: float) -> float:
-    moment = checks.second_moment("second_moment", sigma, size=update.shape[1])
-    g = checks.matrix("cross_moment", cross, columns=update.shape[1])
-    if g.shape != update.shape:
-        raise ValueError(f"cross_moment must be {update.shape}, got cross_moment of {g.shape}")
-    power = checks.number("target_moment", target, "[0, inf)")
-    quadratic = float(np.sum((update @ moment) * update))
-    return (power - 2.0 * float(np.sum(update * g)) + quadratic) / 2.0
-
-
-@checks.representing
-def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: float) -> Array:
+@exact
+def effective_moment(
+    *, law: QuadraticLaw, second_moment: Moment, dropout: Annotated[float, Real("[0, 1)")]
+) -> Array:
     """Compute M, the matrix with tr(E M Eᵀ) = tr(E Σ Eᵀ) + V for the mean update E.
 
     M is Σ/k + (p/k²) D for LoRA Dropout, and Σ + (p/k) D for activation dropout and for
@@ -138,24 +156,21 @@ def effective_moment(*, law: QuadraticLaw, second_moment: ArrayLike, dropout: fl
     >>> effective_moment(law="row_column", second_moment=[[1.0]], dropout=0.5)
     array([[4.]])
     """
-    checks.choice("law", law, _QUADRATIC)
-    p = checks.number("dropout", dropout, "[0, 1)")
-    sigma = checks.second_moment("second_moment", second_moment)
-    moments = mask_law(law).moments(dropout=p)
+    moments = _moments(law, dropout)
     spread = float(moments.variance) / float(moments.mean) ** 2
     common = spread * float(moments.same_row)
     full, diagonal = 1.0 + common, spread - common
-    return full * sigma + diagonal * np.diag(np.diag(sigma))
+    return full * second_moment + diagonal * np.diag(np.diag(second_moment))
 
 
-@checks.representing
+@exact
 def minimizer(
     *,
     law: QuadraticLaw,
-    second_moment: ArrayLike,
-    cross_moment: ArrayLike,
-    dropout: float,
-    rank: int | None = None,
+    second_moment: Moment,
+    cross_moment: Annotated[Any, Matrix()],
+    dropout: OneRate,
+    rank: OneSize | None = None,
 ) -> Array:
     """Compute the mean update E that minimises the expected masked loss.
 
@@ -179,40 +194,36 @@ def minimizer(
     >>> minimizer(law="row_column", second_moment=[[1.0]], cross_moment=[[2.0]], dropout=0.5)
     array([[0.5]])
     """
-    checks.choice("law", law, _QUADRATIC)
-    g = checks.matrix("cross_moment", cross_moment)
-    p = checks.number("dropout", dropout, "[0, 1]")
-    if p == 1.0 and law != "none":
-        checks.second_moment("second_moment", second_moment, size=g.shape[1])
-        return np.zeros_like(g)
-    rate = 0.0 if law == "none" else p
-    moment = effective_moment(law=law, second_moment=second_moment, dropout=rate)
-    if moment.shape[0] != g.shape[1]:
+    if len(second_moment) != cross_moment.shape[1]:
         raise ValueError(
-            f"cross_moment must have {moment.shape[0]} columns, got cross_moment of {g.shape}"
+            f"cross_moment must have {len(second_moment)} columns, got cross_moment of "
+            f"{cross_moment.shape}"
         )
+    if dropout == 1.0 and law != "none":
+        return np.zeros_like(cross_moment)
+    rate = 0.0 if law == "none" else dropout
+    moment = unchecked(effective_moment)(law=law, second_moment=second_moment, dropout=rate)
     values, vectors = np.linalg.eigh(moment)
     kept = values > values[-1] * len(values) * np.finfo(float).eps
     inverse = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
     half = (vectors * inverse) @ vectors.T
-    whitened = g @ half
+    whitened = cross_moment @ half
     if rank is not None:
-        r = checks.whole_number("rank", rank)
         left, singular, right = np.linalg.svd(whitened, full_matrices=False)
-        whitened = (left[:, :r] * singular[:r]) @ right[:r]
+        whitened = (left[:, :rank] * singular[:rank]) @ right[:rank]
     return whitened @ half
 
 
-@checks.representing
-def trained_update(*, second_moment: ArrayLike, cross_moment: ArrayLike, dropout: float) -> Array:
+@exact
+def trained_update(*, cross_moment: CrossMoment, second_moment: Moment, dropout: OneRate) -> Array:
     """Compute the B A to which LoRA Dropout trains a linear layer of full rank.
 
     B A = G (k Σ + p diag(Σ))⁻¹: least squares at p = 0, one-variable-at-a-time regression at
     p = 1. The ensemble then multiplies it by k²; mask-free inference does not.
 
     Args:
-        second_moment: Σ, of shape (inputs, inputs).
         cross_moment: G, of shape (outputs, inputs).
+        second_moment: Σ, of shape (inputs, inputs).
         dropout: the rate p in [0, 1].
 
     Returns:
@@ -221,8 +232,5 @@ def trained_update(*, second_moment: ArrayLike, cross_moment: ArrayLike, dropout
     >>> trained_update(second_moment=[[2.0]], cross_moment=[[1.0]], dropout=0.9)
     array([[0.5]])
     """
-    g = checks.matrix("cross_moment", cross_moment)
-    sigma = checks.second_moment("second_moment", second_moment, size=g.shape[1])
-    p = checks.number("dropout", dropout, "[0, 1]")
-    mixed = (1.0 - p) * sigma + p * np.diag(np.diag(sigma))
-    return np.asarray(g @ np.linalg.pinv(mixed, hermitian=True))
+    mixed = (1.0 - dropout) * second_moment + dropout * np.diag(np.diag(second_moment))
+    return np.asarray(cross_moment @ np.linalg.pinv(mixed, hermitian=True))

@@ -9,15 +9,26 @@ to a distance that strong convexity certifies, ‖gradient‖/(2 λ q).
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import linalg, optimize
 
-from lora_bounds import checks
 from lora_bounds.bounds.sparsity import penalty_weight
 from lora_bounds.bounds.stability import Convention
+from lora_bounds.domains import (
+    Center,
+    Inputs,
+    OnePositive,
+    Real,
+    Signs,
+    Vector,
+    exact,
+    kernel_of,
+)
 from lora_bounds.rounding import Array, quiet
+
+Labels: TypeAlias = Annotated[Any, Signs(Vector("n"))]
 
 TOLERANCE = 1e-11  # of the minimiser, relative to its size
 _MOST_STEPS = 500
@@ -43,24 +54,18 @@ class LogisticFit:
     iterations: int
 
 
-def _check(
-    inputs: ArrayLike, labels: ArrayLike, lam: float, dropout: float, center: ArrayLike | None
-) -> tuple[Array, Array, Array, float]:
-    x = checks.matrix("inputs", inputs)
-    y = checks.vector("labels", labels, size=len(x))
-    if not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"labels must be -1 or 1, got labels={checks.short(labels)}")
-    zero = np.zeros(x.shape[1])
-    start = zero if center is None else checks.vector("center", center, size=x.shape[1])
-    checks.number("regularization", lam, "(0, inf)")
-    checks.number("dropout", dropout, "(0, 1]")
-    weight = float(penalty_weight(dropout=dropout, regularization=lam))
-    if weight < np.finfo(float).tiny:
+def _weight(lam: float, dropout: float) -> float:
+    found = kernel_of(penalty_weight)(dropout=np.asarray(dropout), regularization=np.asarray(lam))
+    if found < np.finfo(float).tiny:
         raise ArithmeticError(
             f"regularization times q must be at least 2e-308, got regularization={lam!r} and "
             f"dropout={dropout!r}"
         )
-    return x, y, start, weight
+    return float(found)
+
+
+def _start(inputs: Array, center: Array | None) -> Array:
+    return np.zeros(inputs.shape[1]) if center is None else center
 
 
 def _newton(x: Array, y: Array, start: Array, weight: float, divisor: float) -> LogisticFit:
@@ -189,14 +194,14 @@ def _long(
     )
 
 
-@checks.representing
+@exact
 def logistic_fit(
     *,
-    inputs: ArrayLike,
-    labels: ArrayLike,
-    regularization: float,
-    dropout: float,
-    center: ArrayLike | None = None,
+    inputs: Inputs,
+    labels: Labels,
+    regularization: OnePositive,
+    dropout: Annotated[float, Real("(0, 1]")],
+    center: Center = None,
 ) -> LogisticFit:
     """Minimise the objective by damped Newton steps.
 
@@ -215,18 +220,18 @@ def logistic_fit(
     >>> fit.gradient_norm <= 1e-12
     True
     """
-    x, y, start, weight = _check(inputs, labels, regularization, dropout, center)
-    return _newton(x, y, start, weight, float(len(x)))
+    weight = _weight(regularization, dropout)
+    return _newton(inputs, labels, _start(inputs, center), weight, float(len(inputs)))
 
 
-@checks.representing
+@exact
 def leave_one_out_fits(
     *,
-    inputs: ArrayLike,
-    labels: ArrayLike,
-    regularization: float,
-    dropout: float,
-    center: ArrayLike | None = None,
+    inputs: Inputs,
+    labels: Labels,
+    regularization: OnePositive,
+    dropout: Annotated[float, Real("(0, 1]")],
+    center: Center = None,
     convention: Convention = "1/n",
 ) -> tuple[LogisticFit, ...]:
     """Refit without each example in turn.
@@ -242,15 +247,17 @@ def leave_one_out_fits(
     Returns:
         The n minimisers; for n = 1 the only one is θ0.
     """
-    checks.choice("convention", convention, ("1/n", "1/(n-1)"))
-    x, y, start, weight = _check(inputs, labels, regularization, dropout, center)
+    x, y, start = inputs, labels, _start(inputs, center)
+    weight = _weight(regularization, dropout)
     divisor = float(len(x)) if convention == "1/n" else float(max(len(x) - 1, 1))
     keep = ~np.eye(len(x), dtype=bool)
     return tuple(_newton(x[row], y[row], start, weight, divisor) for row in keep)
 
 
-@checks.representing
-def logistic_loss(*, inputs: ArrayLike, labels: ArrayLike, solution: ArrayLike) -> Array:
+@exact
+def logistic_loss(
+    *, inputs: Inputs, labels: Labels, solution: Annotated[Any, Vector("d")]
+) -> Array:
     """Compute ln(1 + exp(-y_i x_iᵀθ)) for each example.
 
     Args:
@@ -261,6 +268,4 @@ def logistic_loss(*, inputs: ArrayLike, labels: ArrayLike, solution: ArrayLike) 
     Returns:
         The losses in nats, of shape (n,).
     """
-    x, y, _, _ = _check(inputs, labels, 1.0, 1.0, None)
-    theta = checks.vector("solution", solution, size=x.shape[1])
-    return np.asarray(np.logaddexp(0.0, -y * (x @ theta)))
+    return np.asarray(np.logaddexp(0.0, -labels * (inputs @ solution)))

@@ -1,13 +1,22 @@
 """The regimes of `ridge_regimes` on a grid: at which rates p does the gap rise?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from scipy.optimize import brentq
 
-from lora_bounds import checks
 from lora_bounds.bounds.sparsity import dropout_rate
+from lora_bounds.domains import (
+    OneNonNegative,
+    OnePositive,
+    Reals,
+    Vector,
+    Whole,
+    formula,
+    freeze,
+    kernel_of,
+)
 from lora_bounds.exact.ridge_regimes import CriticalRatio, critical_ratio, turning_ratio
 from lora_bounds.exact.spectra import MOST, Spectrum, marchenko_pastur, wishart_spectrum
 from lora_bounds.rounding import Array
@@ -49,11 +58,12 @@ class RegimeMap:
     rise_end: Array
 
     def __post_init__(self) -> None:
-        checks.freeze(**vars(self))
+        freeze(**vars(self))
 
 
+@formula
 def rising_rates(
-    *, spectrum: Spectrum, regularization: float, noise_to_signal: float
+    *, spectrum: Spectrum, regularization: OnePositive, noise_to_signal: OneNonNegative
 ) -> Rise | None:
     """Find the rates p between which the gap rises.
 
@@ -66,11 +76,8 @@ def rising_rates(
         The interval, or None where the gap falls on all of [0, 1]. There is at most one interval
         because r(w) has one maximum (seen on every grid tried; not proved).
     """
-    checks.instance("spectrum", spectrum, Spectrum)
-    lam = checks.number("regularization", regularization, "(0, inf)")
-    noise = checks.number("noise_to_signal", noise_to_signal, "[0, inf)")
-    boundary = critical_ratio(spectrum=spectrum, regularization=lam)
-    return _rise(spectrum, lam, noise, boundary)
+    boundary = kernel_of(critical_ratio)(spectrum=spectrum, regularization=regularization)
+    return _rise(spectrum, regularization, noise_to_signal, boundary)
 
 
 def _rise(spectrum: Spectrum, lam: float, noise: float, boundary: CriticalRatio) -> Rise | None:
@@ -78,11 +85,12 @@ def _rise(spectrum: Spectrum, lam: float, noise: float, boundary: CriticalRatio)
         return None
 
     def excess(log_weight: float) -> float:
-        return float(turning_ratio(spectrum=spectrum, weight=np.exp(log_weight))) - noise
+        weight = np.exp(log_weight)
+        return float(kernel_of(turning_ratio)(spectrum=spectrum, weight=weight)) - noise
 
     def rate(log_weight: float) -> float:
         share = min(float(np.exp(log_weight)) / (2.0 * lam), 1.0)
-        return float(dropout_rate(drop_probability=share))
+        return float(kernel_of(dropout_rate)(drop_probability=share))
 
     top, last = float(np.log(boundary.weight)), float(np.log(2.0 * lam))
     least = top + float(np.log(_LEAST))
@@ -91,12 +99,13 @@ def _rise(spectrum: Spectrum, lam: float, noise: float, boundary: CriticalRatio)
     return Rise(start, end)
 
 
+@formula
 def regime_map(
     *,
-    aspects: Sequence[float],
-    regularizations: Sequence[float],
-    noise_to_signal: Sequence[float],
-    d: int | None = None,
+    aspects: Annotated[Any, Vector("", "[1e-100, 1e100]")],
+    regularizations: Annotated[Any, Vector("", "(0, inf)")],
+    noise_to_signal: Annotated[Any, Vector("", "[0, inf)")],
+    d: Annotated[int, Whole(1, MOST)] | None = None,
 ) -> RegimeMap:
     """Map the regimes over n/d, λ and the noise-to-signal ratio.
 
@@ -109,26 +118,20 @@ def regime_map(
     Returns:
         The map; a grid of 30 x 6 x 30 takes about ten seconds.
     """
-    ratios = checks.vector("aspects", aspects)
-    checks.numbers("aspects", ratios, "[1e-100, 1e100]")
-    lambdas = checks.vector("regularizations", regularizations)
-    checks.numbers("regularizations", lambdas, "(0, inf)")
-    noises = checks.vector("noise_to_signal", noise_to_signal)
-    checks.numbers("noise_to_signal", noises, "[0, inf)")
-    inputs = None if d is None else checks.whole_number("d", d, most=MOST)
-    if inputs is not None:
-        checks.numbers("aspects", ratios * inputs, f"(0, {MOST}]")
+    ratios, lambdas, noises = aspects, regularizations, noise_to_signal
+    if d is not None:
+        Reals(f"(0, {MOST}]")("aspects", ratios * d)
     spectra = [
         marchenko_pastur(aspect=float(a))
-        if inputs is None
-        else wishart_spectrum(n=max(1, round(float(a) * inputs)), d=inputs)
+        if d is None
+        else kernel_of(wishart_spectrum)(n=max(1, round(float(a) * d)), d=d)
         for a in ratios
     ]
     critical = np.empty((ratios.size, lambdas.size))
     ends = np.full((2, ratios.size, lambdas.size, noises.size), np.nan)
     for i, spectrum in enumerate(spectra):
         for j, lam in enumerate(lambdas.tolist()):
-            boundary = critical_ratio(spectrum=spectrum, regularization=lam)
+            boundary = kernel_of(critical_ratio)(spectrum=spectrum, regularization=lam)
             critical[i, j] = boundary.ratio
             for k, noise in enumerate(noises.tolist()):
                 rise = _rise(spectrum, lam, noise, boundary)

@@ -6,13 +6,22 @@ H = XᵀX/n + 2 λ q I and the hat matrix X H⁻¹ Xᵀ / n gives leave-one-out 
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from lora_bounds import checks
 from lora_bounds.bounds.sparsity import penalty_weight
 from lora_bounds.bounds.stability import Convention
+from lora_bounds.domains import (
+    Center,
+    Inputs,
+    OneNonNegative,
+    OneRate,
+    SecondMoment,
+    Vector,
+    exact,
+    kernel_of,
+)
 from lora_bounds.exact.least_squares import LeastSquares, floats, full_rank, remove_each
 from lora_bounds.rounding import Array
 
@@ -74,17 +83,9 @@ class _Problem:
     weight: float
 
 
-def _problem(
-    inputs: ArrayLike, targets: ArrayLike, lam: float, dropout: float, center: ArrayLike | None
-) -> _Problem:
-    x = checks.matrix("inputs", inputs)
-    y = checks.vector("targets", targets, size=len(x))
-    zero = np.zeros(x.shape[1])
-    start = zero if center is None else checks.vector("center", center, size=x.shape[1])
-    checks.number("regularization", lam, "[0, inf)")
-    checks.number("dropout", dropout, "[0, 1]")
-    weight = float(penalty_weight(dropout=dropout, regularization=lam))
-    return _Problem(x, y, start, weight)
+def _problem(x: Array, y: Array, lam: float, dropout: float, center: Array | None) -> _Problem:
+    weight = kernel_of(penalty_weight)(dropout=np.asarray(dropout), regularization=np.asarray(lam))
+    return _Problem(x, y, np.zeros(x.shape[1]) if center is None else center, float(weight))
 
 
 def _least_squares(problem: _Problem, kept: int | None = None) -> LeastSquares:
@@ -99,14 +100,14 @@ def _least_squares(problem: _Problem, kept: int | None = None) -> LeastSquares:
     return LeastSquares(x, 2 * count * Fraction(problem.weight))
 
 
-@checks.representing
+@exact
 def ridge_fit(
     *,
-    inputs: ArrayLike,
-    targets: ArrayLike,
-    regularization: float,
-    dropout: float,
-    center: ArrayLike | None = None,
+    inputs: Inputs,
+    targets: Annotated[Any, Vector("n")],
+    regularization: OneNonNegative,
+    dropout: OneRate,
+    center: Center = None,
 ) -> RidgeFit:
     """Minimise the objective of Eq. 11 for squared loss.
 
@@ -136,14 +137,14 @@ def ridge_fit(
     )
 
 
-@checks.representing
+@exact
 def leave_one_out(
     *,
-    inputs: ArrayLike,
-    targets: ArrayLike,
-    regularization: float,
-    dropout: float,
-    center: ArrayLike | None = None,
+    inputs: Inputs,
+    targets: Annotated[Any, Vector("n")],
+    regularization: OneNonNegative,
+    dropout: OneRate,
+    center: Center = None,
     convention: Convention = "1/n",
 ) -> LeaveOneOut:
     """Compute exact leave-one-out solutions and stability from the hat matrix.
@@ -167,7 +168,6 @@ def leave_one_out(
     Raises:
         ValueError: if there is one example only, or some S^i has no unique minimiser.
     """
-    checks.choice("convention", convention, ("1/n", "1/(n-1)"))
     problem = _problem(inputs, targets, regularization, dropout, center)
     n = len(problem.x)
     if n < 2:
@@ -191,47 +191,47 @@ def leave_one_out(
     )
 
 
-@checks.representing
+@exact
 def population_risk(
-    *, solution: ArrayLike, truth: ArrayLike, second_moment: ArrayLike, noise: float
+    *,
+    truth: Annotated[Any, Vector("d")],
+    solution: Annotated[Any, Vector("d")],
+    second_moment: Annotated[Any, SecondMoment("d")],
+    noise: OneNonNegative,
 ) -> float:
     """Compute E (1/2)(y - xᵀθ)² for y = xᵀθ* + noise.
 
     Args:
-        solution: θ, of shape (d,).
         truth: θ*, of shape (d,).
+        solution: θ, of shape (d,).
         second_moment: Σ = E[x xᵀ].
         noise: standard deviation σ of the noise, at least 0.
 
     Returns:
         (1/2) ((θ-θ*)ᵀ Σ (θ-θ*) + σ²).
     """
-    target = checks.vector("truth", truth)
-    theta = checks.vector("solution", solution, size=target.size)
-    sigma = checks.second_moment("second_moment", second_moment, size=target.size)
-    scale = checks.number("noise", noise, "[0, inf)")
-    error = theta - target
-    return float(error @ sigma @ error + scale**2) / 2.0
+    error = solution - truth
+    return float(error @ second_moment @ error + noise**2) / 2.0
 
 
-@checks.representing
+@exact
 def expected_risks(
     *,
-    inputs: ArrayLike,
-    truth: ArrayLike,
-    second_moment: ArrayLike,
-    noise: float,
-    regularization: float,
-    dropout: float,
-    center: ArrayLike | None = None,
+    truth: Annotated[Any, Vector("d")],
+    inputs: Inputs,
+    second_moment: Annotated[Any, SecondMoment("d")],
+    noise: OneNonNegative,
+    regularization: OneNonNegative,
+    dropout: OneRate,
+    center: Center = None,
 ) -> Risks:
     """Compute expected train and test risk of the minimiser over the noise, for given inputs.
 
     For y = X θ* + noise the error θ - θ* is a bias, -2 λ q H⁻¹ (θ* - θ0), plus H⁻¹Xᵀ noise / n.
 
     Args:
-        inputs: X, of shape (n, d).
         truth: θ*, of shape (d,).
+        inputs: X, of shape (n, d).
         second_moment: Σ = E[x xᵀ] of fresh inputs.
         noise: standard deviation σ of the targets' noise, at least 0.
         regularization: λ in [0, inf).
@@ -241,14 +241,10 @@ def expected_risks(
     Returns:
         The risks, and the generalization gap as their difference.
     """
-    target = checks.vector("truth", truth)
-    x = checks.matrix("inputs", inputs, columns=target.size)
-    problem = _problem(x, np.zeros(len(x)), regularization, dropout, center)
-    sigma = checks.second_moment("second_moment", second_moment, size=target.size)
-    variance = checks.number("noise", noise, "[0, inf)") ** 2
-    n = len(x)
+    x, sigma, variance, n = inputs, second_moment, noise**2, len(inputs)
+    problem = _problem(x, np.zeros(n), regularization, dropout, center)
     system = _least_squares(problem)
-    bias = -system.shrunk(target - problem.start)
+    bias = -system.shrunk(truth - problem.start)
     spread = floats(system.inverse)
     hat = x @ spread
     test = bias @ sigma @ bias + variance * (np.sum((sigma @ spread) * spread) + 1.0)

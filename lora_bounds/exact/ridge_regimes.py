@@ -15,15 +15,23 @@ Inputs of variance s² have the same gap with λ/s² for λ and s² ‖θ*‖² 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
-from lora_bounds import checks
 from lora_bounds.bounds.sparsity import dropout_rate
+from lora_bounds.domains import (
+    Extended,
+    NonNegative,
+    OneNonNegative,
+    Real,
+    formula,
+    kernel_of,
+    representable,
+)
 from lora_bounds.exact.spectra import Spectrum
-from lora_bounds.rounding import Array, Numbers, plain, quiet
+from lora_bounds.rounding import Array, Numbers, plain
 
 # r(w) is searched for its maximum on this grid of w and refined next to the best point.
 _LEAST, _MOST, _POINTS = 1e-8, 1e8, 321
@@ -61,12 +69,13 @@ class CriticalRatio:
     dropout: float
 
 
+@formula
 def shrinkage_risks(
     *,
     spectrum: Spectrum,
     shrinkage: Array,
-    signal_power: float,
-    noise_variance: float,
+    signal_power: OneNonNegative,
+    noise_variance: OneNonNegative,
 ) -> SpectralRisks:
     """Compute the expected risks of θ = g(XᵀX/n) Xᵀy/n for a function g of the eigenvalues.
 
@@ -79,12 +88,9 @@ def shrinkage_risks(
     Returns:
         The risks, of the shape of ``shrinkage`` without its last axis.
     """
-    checks.instance("spectrum", spectrum, Spectrum)
-    signal = checks.number("signal_power", signal_power, "[0, inf)")
-    noise = checks.number("noise_variance", noise_variance, "[0, inf)")
     missing = (1.0 - shrinkage) ** 2
     gained = missing * (1.0 - spectrum.values)
-    return _risks(spectrum, shrinkage, missing, gained, signal, noise)
+    return _risks(spectrum, shrinkage, missing, gained, signal_power, noise_variance)
 
 
 def _risks(
@@ -112,8 +118,13 @@ def _risks(
     return SpectralRisks(*(plain(np.asarray(risk)) for risk in (train, test, gap)))
 
 
+@formula
 def ridge_risks(
-    *, spectrum: Spectrum, weight: ArrayLike, signal_power: float, noise_variance: float
+    *,
+    spectrum: Spectrum,
+    weight: NonNegative,
+    signal_power: OneNonNegative,
+    noise_variance: OneNonNegative,
 ) -> SpectralRisks:
     """Compute the expected risks of ridge regression, over inputs, noise and fresh data.
 
@@ -135,26 +146,18 @@ def ridge_risks(
     >>> round(risks.train, 12), round(risks.test, 12)  # (1 - d/n)/2, (1 + d/(n-d-1))/2
     (0.35, 0.75)
     """
-    checks.instance("spectrum", spectrum, Spectrum)
-    w = checks.numbers("weight", weight, "[0, inf)")
-    values = spectrum.values
-    column = w[..., None]
-    signal = checks.number("signal_power", signal_power, "[0, inf)")
-    noise = checks.number("noise_variance", noise_variance, "[0, inf)")
+    values, column = spectrum.values, weight[..., None]
     sums = np.where(values > 0.0, values + column, 1.0)
     missing = np.where(values > 0.0, column / sums, 1.0) ** 2
     # The mean of μ is 1: less missing at μ = 1, the terms of the gap are all positive.
     tail = (1.0 + values + 2.0 * column) / (1.0 + column) / (1.0 + column)
-    with quiet():
-        gained = missing * (1.0 - values) ** 2 * tail
-        risks = _risks(spectrum, values / sums, missing, gained, signal, noise)
-    sure = np.where((w == 0.0) & (not spectrum.invertible), risks.train, risks.test)
-    checks.representable(
-        (risks.train, sure), signal_power=signal_power, noise_variance=noise_variance
-    )
+    gained = missing * (1.0 - values) ** 2 * tail
+    risks = _risks(spectrum, values / sums, missing, gained, signal_power, noise_variance)
+    sure = np.where((weight == 0.0) & (not spectrum.invertible), risks.train, risks.test)
+    representable((risks.train, sure), "signal_power", "noise_variance")
     if spectrum.invertible or noise_variance == 0.0:
         return risks
-    infinite = w == 0.0
+    infinite = weight == 0.0
     return SpectralRisks(
         risks.train,
         plain(np.where(infinite, np.inf, risks.test)),
@@ -162,7 +165,8 @@ def ridge_risks(
     )
 
 
-def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
+@formula
+def turning_ratio(*, spectrum: Spectrum, weight: Extended) -> Numbers:
     """Compute r(w): the gap rises with p at w = 2 λ q exactly if σ²/S is below it.
 
     Args:
@@ -172,9 +176,7 @@ def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
     Returns:
         r(w), of the shape of ``weight``: 0 at w = 0 and -(d+1)/d at infinity.
     """
-    checks.instance("spectrum", spectrum, Spectrum)
-    w = checks.numbers("weight", weight, "[0, inf]")
-    w = np.minimum(w, _INFINITE)
+    w = np.asarray(np.minimum(weight, _INFINITE))
     column, values = w[..., None], spectrum.values
     # μ/(μ+w)³ but for a factor that keeps it from under- and overflow for every w.
     least = float(values[values > 0.0].min(initial=np.inf))
@@ -190,17 +192,18 @@ def turning_ratio(*, spectrum: Spectrum, weight: ArrayLike) -> Numbers:
         part = (values + column) / whole
         above = values * steep * (1.0 + part + part**2) / whole - ((least + column) / whole) ** 3
         short = np.sum((1.0 - values) ** 2 * above * spectrum.weights, axis=-1) / total
-    return plain(np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * short, 0.0))
+    return np.where(w > 0.0, spectrum.aspect * (w / (1.0 + w)) * short, 0.0)
 
 
 def _peak(spectrum: Spectrum, most: float) -> tuple[float, float]:
     # The w in (0, most] at which r is largest, and r there.
     grid = np.geomspace(min(_LEAST, most / 2.0), most, _POINTS)
-    ratios = np.asarray(turning_ratio(spectrum=spectrum, weight=grid))
+    ratio = kernel_of(turning_ratio)
+    ratios = ratio(spectrum=spectrum, weight=grid)
     best = int(ratios.argmax())
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, _POINTS - 1)]
     found = minimize_scalar(
-        lambda x: -float(turning_ratio(spectrum=spectrum, weight=np.exp(x))),
+        lambda x: -float(ratio(spectrum=spectrum, weight=np.exp(x))),
         bounds=(np.log(low), np.log(high)), method="bounded", options={"xatol": 1e-10},
     )  # fmt: skip
     refined = float(-found.fun)
@@ -209,7 +212,10 @@ def _peak(spectrum: Spectrum, most: float) -> tuple[float, float]:
     return float(grid[best]), float(ratios[best])
 
 
-def critical_ratio(*, spectrum: Spectrum, regularization: float = np.inf) -> CriticalRatio:
+@formula
+def critical_ratio(
+    *, spectrum: Spectrum, regularization: Annotated[float, Real("(0, inf]")] = np.inf
+) -> CriticalRatio:
     """Compute the noise-to-signal ratio that parts the regimes: the maximum of r over w <= 2 λ.
 
     Args:
@@ -225,10 +231,9 @@ def critical_ratio(*, spectrum: Spectrum, regularization: float = np.inf) -> Cri
     >>> round(critical_ratio(spectrum=marchenko_pastur(aspect=1e6)).ratio, 5)
     0.33333
     """
-    checks.instance("spectrum", spectrum, Spectrum)
-    lam = checks.number("regularization", regularization, "(0, inf]")
-    weight, ratio = _peak(spectrum, min(2.0 * lam, _MOST))
+    weight, ratio = _peak(spectrum, min(2.0 * regularization, _MOST))
     if ratio <= 0.0:
         return CriticalRatio(0.0, np.nan, np.nan)
-    rate = float(dropout_rate(drop_probability=min(weight / (2.0 * regularization), 1.0)))
+    share = min(weight / (2.0 * regularization), 1.0)
+    rate = float(kernel_of(dropout_rate)(drop_probability=share))
     return CriticalRatio(ratio, weight, rate if np.isfinite(regularization) else np.nan)

@@ -8,11 +8,12 @@ form, so every function of `lora_bounds.exact.ridge_regimes` takes either.
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, lgamma, log, log2, sqrt
+from typing import Annotated
 
 import numpy as np
 from numpy.polynomial import legendre
 
-from lora_bounds import checks
+from lora_bounds.domains import Call, Is, Real, Vector, Whole, formula, freeze
 from lora_bounds.rounding import Array
 
 _ORDER = 16  # Gauss-Legendre nodes a panel
@@ -40,12 +41,12 @@ class Spectrum:
     invertible: bool
 
     def __post_init__(self) -> None:
-        checks.freeze(values=self.values, weights=self.weights)
-        values = checks.vector("values", self.values)
-        checks.numbers("values", values, "[0, inf)")
-        checks.vector("weights", self.weights, size=values.size)
-        checks.number("aspect", self.aspect, "(0, inf)")
-        checks.instance("invertible", self.invertible, bool)
+        freeze(values=self.values, weights=self.weights)
+        call = Call()
+        Vector("nodes", "[0, inf)")("values", self.values, call)
+        Vector("nodes")("weights", self.weights, call)
+        Real("(0, inf)")("aspect", self.aspect)
+        Is(bool)("invertible", self.invertible)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,10 @@ def _wishart(small: int, large: int) -> tuple[Array, Array]:
     return t**2, density * mass
 
 
-def wishart_spectrum(*, n: int, d: int) -> Spectrum:
+@formula
+def wishart_spectrum(
+    *, n: Annotated[int, Whole(1, MOST)], d: Annotated[int, Whole(1, MOST)]
+) -> Spectrum:
     """Compute the exact mean eigenvalue distribution of XᵀX/n, X (n, d) with entries N(0, 1).
 
     The eigenvalues have joint density prod_i w(μ_i) prod_{i<j} |μ_i - μ_j| (Muirhead 1982,
@@ -141,24 +145,20 @@ def wishart_spectrum(*, n: int, d: int) -> Spectrum:
     >>> round(float(found.weights @ found.values**2), 12)  # 1 + (d + 1)/n
     1.6
     """
-    examples = checks.whole_number("n", n, most=MOST)
-    inputs = checks.whole_number("d", d, most=MOST)
-    small, large = min(examples, inputs), max(examples, inputs)
-    with np.errstate(under="ignore"):
-        squares, mass = _wishart(small, large)
+    small, large = min(n, d), max(n, d)
+    squares, mass = _wishart(small, large)
     # The mean of tr(XᵀX) is n d. Where exponentials underflow, an end of the spectrum goes missing.
-    if not abs(mass @ squares / (examples * inputs) - 1.0) <= _TRACE_TOLERANCE:
-        raise ArithmeticError(
-            f"n and d are too large for the exact density, got n={examples} and d={inputs}"
-        )
-    values, weights = squares / examples, mass / inputs
-    if examples < inputs:
+    if not abs(mass @ squares / (n * d) - 1.0) <= _TRACE_TOLERANCE:
+        raise ArithmeticError(f"n and d are too large for the exact density, got n={n} and d={d}")
+    values, weights = squares / n, mass / d
+    if n < d:
         values = np.append(0.0, values)
-        weights = np.append((inputs - examples) / inputs, weights)
-    return Spectrum(values, np.array(weights), examples / inputs, large - small >= 2)
+        weights = np.append((d - n) / d, weights)
+    return Spectrum(values, np.array(weights), n / d, large - small >= 2)
 
 
-def marchenko_pastur(*, aspect: float) -> Spectrum:
+@formula
+def marchenko_pastur(*, aspect: Annotated[float, Real("[1e-100, 1e20]")]) -> Spectrum:
     """Compute the limit of `wishart_spectrum` as n and d grow with n/d fixed.
 
     Marchenko and Pastur 1967. With γ = d/n the eigenvalues that are not 0 fill
@@ -174,10 +174,9 @@ def marchenko_pastur(*, aspect: float) -> Spectrum:
     >>> round(float(found.weights @ found.values**2), 12)  # 1 + d/n
     1.5
     """
-    ratio = checks.number("aspect", aspect, "[1e-100, 1e20]")
-    root = sqrt(1.0 / ratio)
+    root = sqrt(1.0 / aspect)
     # 1 - √γ and the θ at which the rest of μ is its square: 1/μ peaks there, so panels go below.
-    edge = (ratio - 1.0) / ratio / (1.0 + root)
+    edge = (aspect - 1.0) / aspect / (1.0 + root)
     peak, step = abs(edge) / sqrt(root), np.pi / 64
     halvings = ceil(log2(step / peak)) + 4 if peak > 0.0 else _MOST_HALVINGS
     grid = _graded(np.linspace(0.0, np.pi, 65), min(max(halvings, 24), _MOST_HALVINGS))
@@ -186,6 +185,6 @@ def marchenko_pastur(*, aspect: float) -> Spectrum:
     # (1-√γ)² + 4 √γ sin²(θ/2), which does not cancel near θ = 0.
     values = edge**2 + 4.0 * root * np.sin(theta / 2.0) ** 2
     weights = 2.0 / np.pi * np.sin(theta) ** 2 / values * panels.weights.ravel()
-    if ratio < 1.0:
-        values, weights = np.append(0.0, values), np.append(1.0 - ratio, weights)
-    return Spectrum(values, weights, ratio, ratio != 1.0)
+    if aspect < 1.0:
+        values, weights = np.append(0.0, values), np.append(1.0 - aspect, weights)
+    return Spectrum(values, weights, aspect, aspect != 1.0)

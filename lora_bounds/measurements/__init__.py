@@ -1,7 +1,7 @@
 """Measurements of trained adapters: numbers on file, with the command that made them.
 
 Training needs torch, this package does not: `python -m paper_figures.experiments` trains and writes
-these files; the ledger decides from them, each time anew.
+these files; the claims decide from them, each time anew.
 """
 
 import hashlib

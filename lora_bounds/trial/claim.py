@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
+
+from lora_bounds.trial.control import Control
+from lora_bounds.trial.search import Inequality
 
 Effect = Literal["proves", "supports", "refutes", "fails"]
 
@@ -56,12 +59,16 @@ class Evidence:
         name: identifier of the proof, counterexample or measurement, or dotted name of the sweep.
         run: runs it.
         assuming: the extra assumption under which it speaks; None: the statement as it stands.
+        code: the function of the page behind it.
+        hunt: the search that found a counterexample, if one did.
     """
 
     kind: Literal["proof", "sweep", "counterexample", "measurement"]
     name: str
     run: Callable[[], Finding] = field(repr=False)
     assuming: str | None = None
+    code: Callable[..., Any] | None = field(default=None, repr=False)
+    hunt: Inequality | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,9 @@ class Claim:
         recorded: the verdict on record.
         formula: the statement in symbols.
         functions: dotted names, below ``lora_bounds``, of the functions that code it.
-        tests: ``file::test`` names, below ``tests/lora_bounds``.
+        theorem: name of the formal theorem that states it, if there is one.
+        controls: false claims next to it, which the same trial must reject.
+        page: the module, below ``lora_bounds``, that holds all this.
     """
 
     id: str
@@ -111,7 +120,9 @@ class Claim:
     recorded: Verdict
     formula: str = ""
     functions: tuple[str, ...] = ()
-    tests: tuple[str, ...] = ()
+    theorem: str | None = None
+    controls: tuple[Control, ...] = ()
+    page: str = ""
 
     @property
     def extra_assumptions(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ degrees of freedom has no lighter tails than the ratio (Mickey and Brown 1966, o
 variances). Skewed runs cost Student's t more than that, most of all far in the tail: limits take a
 third of their level, the rest is kept. Each is then wrong with at most its level for 17 runs or
 more of skewness up to 0.7 to the unfavourable side, or 100 of 1.2; exponential runs, of 2, cost a
-factor of 6 at a level of 0.003 (`lora_bounds.ledger.error_rates` counts).
+factor of 6 at a level of 0.003 (`claims.measured.error_rates` counts).
 
 An effect is positive where its claim is true. `weakest` and `strongest` put several into one: "each
 of them is positive", "one of them is".
@@ -18,13 +18,13 @@ of them is positive", "one of them is".
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
-from lora_bounds import checks
+from lora_bounds.domains import Call, OneNonNegative, Real, Vector, Whole, formula, short
+from lora_bounds.rounding import Array
 
 SKEWNESS = 3.0  # what share of a level is kept for skewed runs: see above
 
@@ -119,8 +119,12 @@ class _Strongest:
 Effect: TypeAlias = MeanEffect | _Weakest | _Strongest
 
 
+@formula
 def crossed(
-    runs: ArrayLike, *, example_variance: float = 0.0, examples: int | None = None
+    runs: Annotated[Any, Vector()],
+    *,
+    example_variance: OneNonNegative = 0.0,
+    examples: Annotated[int, Whole(2, 10**9)] | None = None,
 ) -> MeanEffect:
     """The mean over runs crossed with test examples.
 
@@ -141,17 +145,14 @@ def crossed(
     >>> effect.mean, round(effect.error**2, 9), effect.freedom  # 1/3 + 4/12
     (2.0, 0.666666667, 2)
     """
-    values = checks.vector("runs", runs)
-    if values.size < 2:
-        raise ValueError(f"runs must be at least 2, got {values.size}")
-    variance, freedom = float(values.var(ddof=1)) / values.size, values.size - 1
-    scatter = checks.number("example_variance", example_variance, "[0, inf)")
+    if runs.size < 2:
+        raise ValueError(f"runs must be at least 2, got {runs.size}")
+    variance, freedom = float(runs.var(ddof=1)) / runs.size, runs.size - 1
     if examples is not None:
-        m = checks.whole_number("examples", examples, least=2, most=10**9)
-        variance, freedom = variance + scatter / m, min(freedom, m - 1)
-    elif scatter:
-        raise ValueError(f"example_variance={scatter!r} needs examples, got examples=None")
-    return MeanEffect(float(values.mean()), math.sqrt(variance), freedom)
+        variance, freedom = variance + example_variance / examples, min(freedom, examples - 1)
+    elif example_variance:
+        raise ValueError(f"example_variance={example_variance!r} needs examples, got examples=None")
+    return MeanEffect(float(runs.mean()), math.sqrt(variance), freedom)
 
 
 def weakest(parts: Sequence[Effect]) -> Effect:
@@ -196,11 +197,22 @@ def near(effect: MeanEffect, value: float, *, tolerance: float) -> Effect:
     Returns:
         The effect: positive if the measured one lies within the tolerance.
     """
-    reach = checks.number("tolerance", tolerance, "(0, inf)")
+    reach = Real("(0, inf)")("tolerance", tolerance)
     return weakest([effect.above(value - reach), effect.below(value + reach)])
 
 
-def slope(sizes: ArrayLike) -> np.ndarray:
+class _Varied(Vector):
+    """A vector of numbers that are not all equal."""
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        logs = np.log(array := super()._read(name, value, call))
+        if not np.any(logs - logs.mean()):
+            raise ValueError(f"{name} must differ, got {name}={short(value)}")
+        return array
+
+
+@formula
+def slope(sizes: Annotated[Any, _Varied("", "(0, inf)")]) -> Array:
     """Weights whose sum of products with values is their least-squares slope over log n.
 
     Args:
@@ -208,13 +220,7 @@ def slope(sizes: ArrayLike) -> np.ndarray:
 
     Returns:
         The weights, of shape (columns,).
-
-    Raises:
-        ValueError: if the sizes are all equal.
     """
-    n = checks.vector("sizes", sizes)
-    checks.numbers("sizes", n, "(0, inf)")
-    centered = np.log(n) - np.log(n).mean()
-    if not np.any(centered):
-        raise ValueError(f"sizes must differ, got sizes={checks.short(sizes)}")
+    logs = np.log(sizes)
+    centered = logs - logs.mean()
     return np.asarray(centered / np.sum(centered**2))

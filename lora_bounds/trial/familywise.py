@@ -3,10 +3,13 @@
 Needs nothing of how the verdicts depend on one another; that they come of the same runs is allowed.
 """
 
-from lora_bounds import checks
+from typing import Annotated
+
+from lora_bounds.domains import Real, Repetitions, formula
 
 
-def each_level(family: float, tests: int) -> float:
+@formula
+def each_level(family: Annotated[float, Real("(0, 1)")], tests: Repetitions) -> float:
     """Level at which each of several tests may err so that all together err with at most `family`.
 
     Args:
@@ -19,5 +22,4 @@ def each_level(family: float, tests: int) -> float:
     >>> each_level(0.05, 20)
     0.0025
     """
-    level = checks.number("family", family, "(0, 1)")
-    return level / checks.whole_number("tests", tests, least=1, most=10**9)
+    return family / tests

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_bounds import checks
 from lora_bounds.bounds.held_out import clopper_pearson
+from lora_bounds.domains import Is, Real, Whole
 from lora_bounds.results import Direction
 
 _SIDES: tuple[Direction, Direction] = ("lower", "upper")
@@ -89,8 +89,8 @@ def check_frequency(
 
 
 def _check_trials(trials: int, error_probability: float) -> None:
-    checks.whole_number("trials", trials, most=2**53 - 1)
-    checks.number("error_probability", error_probability, "(0, 1)")
+    Whole(1, 2**53 - 1)("trials", trials)
+    Real("(0, 1)")("error_probability", error_probability)
 
 
 def judge_frequency(
@@ -117,9 +117,9 @@ def judge_frequency(
         ValueError: an argument is out of range.
     """
     _check_trials(trials, error_probability)
-    checks.instance("name", name, str, "a text")
-    checks.whole_number("failures", failures, least=0, most=trials)
-    checks.number("probability", probability, "[0, 1]")
+    Is(str, "a text")("name", name)
+    Whole(0, trials)("failures", failures)
+    Real("[0, 1]")("probability", probability)
     lower, upper = (
         float(
             np.asarray(

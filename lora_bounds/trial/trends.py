@@ -8,14 +8,22 @@ numbers, which sharpens both tests.
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, factorial, prod
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import fft, optimize, stats
 
-from lora_bounds import checks
-from lora_bounds.rounding import Array, quiet
+from lora_bounds.domains import (
+    Call,
+    Matrix,
+    Real,
+    Repetitions,
+    Seed,
+    Vector,
+    formula,
+    representable,
+)
+from lora_bounds.rounding import Array
 from lora_bounds.trial.effects import crossed, slope
 
 TrendDirection: TypeAlias = Literal["increasing", "decreasing"]
@@ -77,16 +85,25 @@ class RateResult:
     columns: int
 
 
-def _table(name: str, value: ArrayLike, *, columns: int) -> Array:
-    table = checks.matrix(name, value)
-    if table.shape[0] < 2 or table.shape[1] < columns:
-        raise ValueError(
-            f"{name} must have at least 2 rows and {columns} columns, got {name} of {table.shape}"
-        )
-    return table
+class _Table(Matrix):
+    """One repetition a row, at least 2; one setting a column, at least ``least`` of them."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+
+    def _read(self, name: str, value: Any, call: Call) -> Any:
+        table = super()._read(name, value, call)
+        if table.shape[0] < 2 or table.shape[1] < self.least:
+            raise ValueError(
+                f"{name} must have at least 2 rows and {self.least} columns, got {name} of "
+                f"{table.shape}"
+            )
+        return table
 
 
-def page_trend(table: ArrayLike, *, direction: TrendDirection) -> TrendResult:
+@formula
+def page_trend(table: Annotated[Any, _Table(3)], *, direction: TrendDirection) -> TrendResult:
     """Test for a trend over the columns by Page's test, with its effect size.
 
     The null hypothesis is that within each row every order is equally likely; the alternative,
@@ -107,10 +124,8 @@ def page_trend(table: ArrayLike, *, direction: TrendDirection) -> TrendResult:
     >>> result.effect_size, round(result.p_value * 6**5, 9)  # one of 3! orders, in each of 5 rows
     (1.0, 1.0)
     """
-    values = _table("table", table, columns=3)
-    checks.choice("direction", direction, ("increasing", "decreasing"))
-    rows, columns = values.shape
-    ranks = stats.rankdata(values if direction == "increasing" else -values, axis=1)
+    rows, columns = table.shape
+    ranks = stats.rankdata(table if direction == "increasing" else -table, axis=1)
     order = np.arange(1, columns + 1)
     statistic = float(np.sum(ranks @ order))
     # L is the sum over rows of the products of ranks, a linear function of Spearman's mean rho.
@@ -202,13 +217,14 @@ def _exact_tail(kinds: dict[tuple[int, ...], int], excess: int) -> float:
     return min(1.0, p_value + float(np.finfo(float).tiny))
 
 
+@formula
 def rate_exponent(
-    sizes: ArrayLike,
-    values: ArrayLike,
+    sizes: Annotated[Any, Vector("", "(0, inf)")],
+    values: Annotated[Any, _Table(2)],
     *,
-    confidence: float = 0.99,
-    resamples: int = 2000,
-    seed: int = 0,
+    confidence: Annotated[float, Real("(0, 1)")] = 0.99,
+    resamples: Repetitions = 2000,
+    seed: Seed = 0,
 ) -> RateResult:
     """Measure the exponent at which a mean changes with the sample size.
 
@@ -219,7 +235,7 @@ def rate_exponent(
     `trial.effects`): with few rows percentiles of the bootstrap are too narrow. Each end is
     wrong with at most (1 - confidence) / 2 from 5 rows on where the entries of a column scatter
     like a gamma law of shape 1, or a lognormal one of sigma up to 1, or up to 0.6 if it grows with
-    n (`lora_bounds.ledger.error_rates` counts); no interval can promise it for a mean of any law.
+    n (`claims.measured.error_rates` counts); no interval can promise it for a mean of any law.
 
     Args:
         sizes: n, of shape (columns,), positive and not all equal; at least 2.
@@ -238,29 +254,23 @@ def rate_exponent(
     >>> round(rate.exponent, 9)
     -1.0
     """
-    n = checks.vector("sizes", sizes)
-    checks.numbers("sizes", n, "(0, inf)")
-    table = _table("values", values, columns=2)
-    if table.shape[1] != n.size:
-        raise ValueError(f"values must have {n.size} columns, got values of {table.shape}")
-    level = checks.number("confidence", confidence, "(0, 1)")
-    draws = checks.whole_number("resamples", resamples, most=10**9)
-    start = checks.seed("seed", seed)
-    with quiet():
-        checks.representable(len(table) * np.abs(table).max(axis=0), values=values)
+    table = values
+    if table.shape[1] != sizes.size:
+        raise ValueError(f"values must have {sizes.size} columns, got values of {table.shape}")
+    representable(len(table) * np.abs(table).max(axis=0), "values")
     if np.any(table.mean(axis=0) <= 0.0):
         raise ValueError(f"values must have positive means, got {table.mean(axis=0).min()!r}")
-    weights = slope(n)
+    weights = slope(sizes)
 
     def slopes(means: Array) -> Array:
         return np.asarray(np.log(means) @ weights)
 
-    rng = np.random.default_rng(start)
-    picks = rng.integers(len(table), size=(draws, len(table)))
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(table), size=(resamples, len(table)))
     means = np.stack([table[pick].mean(axis=0) for pick in picks])
     if np.any(means <= 0.0):
         raise ValueError(f"values must have positive means, got {means.min()!r} in a resample")
-    error = (1.0 - level) / 2.0
+    error = (1.0 - confidence) / 2.0
     low, high = np.quantile(slopes(means), [error, 1.0 - error])
     exponent = float(slopes(table.mean(axis=0)))
     others = (table.sum(axis=0) - table) / (len(table) - 1.0)  # means without each row in turn
@@ -270,4 +280,4 @@ def rate_exponent(
     spread = crossed(pseudo)
     reach = spread.high(error) - spread.mean
     low, high = min(float(low), exponent - reach), max(float(high), exponent + reach)
-    return RateResult(exponent, low, high, level, *table.shape)
+    return RateResult(exponent, low, high, confidence, *table.shape)

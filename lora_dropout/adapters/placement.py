@@ -3,8 +3,9 @@
 One pass of N instances must know which entries of a layer's input belong to which example. Models
 differ: the batch leads, or comes second (Longformer), or is flattened into the tokens, examples
 first or tokens first; or there is none (DeBERTa's relative embeddings). A probe runs the model
-mask-free on three examples, on the same with another one in the middle, and on two: what grows
-with the number of examples is the batch's axis, what changes belongs to the changed example.
+mask-free on three examples, on the same with another one in the middle or at the start, and on
+two: what grows with the number of examples is the batch's axis, what changes belongs to the
+changed example, and must be where that is.
 
 What has no such place, or may lie elsewhere in the next batch (sorted, selected or routed by its
 values), is run once an instance: in the smallest module around it whose inputs and outputs have
@@ -284,21 +285,24 @@ class _Probe:
         # By module: a list of (call, (places of its inputs, of its outputs)), or a problem.
         three = self._run(modules, self._examples(3))
         two = three if values_only else self._run(modules, self._examples(2))
-        changes: list[dict[nn.Module, list[_Call]]] = []
+        changes: list[tuple[int, dict[nn.Module, list[_Call]]]] = []
         if any(t.is_meta for t in self._batch()):
-            changes.append(three)  # there are no values, so none can be wrong
-        for altered in self._altered():
-            try:
-                changes.append(self._run(modules, altered))
-            except Exception:  # what is made up need not be valid
-                continue
-            if values_only or _told(three, two, changes[-1]):
-                break
+            changes.append((1, three))  # there are no values, so none can be wrong
+        for position in (1, 0):  # no change of the order of three leaves both where they are
+            for altered in self._altered(position):
+                try:
+                    changes.append((position, self._run(modules, altered)))
+                except Exception:  # what is made up need not be valid
+                    continue
+                if values_only or _told(three, two, changes[-1][1]):
+                    break
         if not changes:
             reason = "no other example could be made to tell the rows apart"
             return {module: _Problem(False, reason) for module in modules}
         return {
-            module: _places(three[module], two[module], [c[module] for c in changes], values_only)
+            module: _places(
+                three[module], two[module], [(at, c[module]) for at, c in changes], values_only
+            )
             for module in modules
         }
 
@@ -306,19 +310,20 @@ class _Probe:
         index = torch.arange(count) % self.rows
         return self._map(lambda t: t[index.to(t.device)].clone())
 
-    def _altered(self) -> Iterator[Any]:
-        # Three examples with another one in the middle: one of the batch, or a made-up one.
+    def _altered(self, position: int) -> Iterator[Any]:
+        # Three examples with another one at a position: one of the batch, or a made-up one.
         if any(t.is_meta for t in self._batch()):
             return
-        middle = 1 % self.rows
+        here = position % self.rows
         differ = torch.zeros(self.rows, dtype=torch.bool)
         for t in self._batch():
-            differ |= (t != t[middle]).reshape(self.rows, -1).any(1).cpu()
+            differ |= (t != t[here]).reshape(self.rows, -1).any(1).cpu()
         if differ.any():
-            index = torch.tensor([0, int(differ.nonzero()[0]), 2 % self.rows])
+            index = torch.arange(3) % self.rows
+            index[position] = differ.nonzero()[0]
             yield self._map(lambda t: t[index.to(t.device)].clone())
         for change in (_reversed, _shifted):
-            yield self._map(partial(_in_the_middle, rows=self.rows, change=change))
+            yield self._map(partial(_with_another, rows=self.rows, at=position, change=change))
 
     def _batch(self) -> list[Tensor]:
         return [
@@ -420,7 +425,7 @@ def _restored(model: nn.Module, layers: Mapping[str, MaskedLayer]) -> Iterator[N
 
 
 def _told(*runs: dict[nn.Module, list[_Call]]) -> bool:
-    # Whether each call on a batch (of three, of two) shows that its middle was altered.
+    # Whether each call on a batch (of three, of two) shows that an example was altered.
     return all(
         any(_changed(a, b).any() for a, b in _tensors(x.inputs, z.inputs))
         for module in runs[0]
@@ -447,9 +452,9 @@ def _changed(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _places(
-    three: list[_Call], two: list[_Call], changes: list[list[_Call]], values_only: bool
+    three: list[_Call], two: list[_Call], changes: list[tuple[int, list[_Call]]], values_only: bool
 ) -> Any:
-    others = [two, *changes]
+    others = [two, *(calls for _, calls in changes)]
     if any(len(calls) != len(three) for calls in others):
         return _Problem(False, "its calls differ between batches")
     found = []
@@ -458,12 +463,12 @@ def _places(
         for side in ("inputs", "outputs"):
             leaves = getattr(call, side)
             fewer = getattr(two[index], side)
-            altered = [getattr(calls[index], side) for calls in changes]
-            if any(len(other) != len(leaves) for other in [fewer, *altered]):
+            altered = [(at, getattr(calls[index], side)) for at, calls in changes]
+            if any(len(other) != len(leaves) for other in [fewer, *(o for _, o in altered)]):
                 return _Problem(False, "its calls differ between batches")
             sides.append(
                 [
-                    _place(leaf, fewer[k], [other[k] for other in altered], values_only)
+                    _place(leaf, fewer[k], [(at, other[k]) for at, other in altered], values_only)
                     for k, leaf in enumerate(leaves)
                     if isinstance(leaf, Tensor)
                 ]
@@ -472,14 +477,14 @@ def _places(
     return found
 
 
-def _place(three: Tensor, two: Any, altered: list[Any], values_only: bool) -> Any:
-    shapes_differ = [other for other in altered if getattr(other, "shape", None) != three.shape]
+def _place(three: Tensor, two: Any, altered: list[tuple[int, Any]], values_only: bool) -> Any:
+    shapes_differ = [o for _, o in altered if getattr(o, "shape", None) != three.shape]
     if shapes_differ or not isinstance(two, Tensor) or two.dim() != three.dim():
         return _Problem(False, "its shape differs between batches")
     device = "cpu" if three.is_meta else three.device
-    changed = torch.zeros(three.shape, dtype=torch.bool, device=device)
-    for other in [] if three.is_meta else altered:
-        changed |= _changed(three, other)
+    changed = torch.zeros((2, *three.shape), dtype=torch.bool, device=device)  # by position
+    for position, other in [] if three.is_meta else altered:
+        changed[position] |= _changed(three, other)
     if values_only:
         if three.dim() and len(three) == 3:
             return _one_axis(changed, 0, 1)
@@ -497,12 +502,12 @@ def _place(three: Tensor, two: Any, altered: list[Any], values_only: bool) -> An
 
 
 def _one_axis(changed: Tensor, axis: int, times: int) -> Any:
-    rest = [k for k in range(changed.dim()) if k != axis]
-    index = (changed.any(dim=rest) if rest else changed).nonzero().flatten().cpu()
+    rest = [k for k in range(1, changed.dim()) if k != axis + 1]
+    position, index = (changed.any(dim=rest) if rest else changed).nonzero().cpu().unbind(1)
     fit = [
         Place(axis, times // inner, inner)
         for inner in range(1, times + 1)
-        if times % inner == 0 and bool(((index // inner) % 3 == 1).all())
+        if times % inner == 0 and bool(((index // inner) % 3 == position).all())
     ]
     if not fit:
         return _Problem(True, "examples meet before it")
@@ -618,9 +623,11 @@ def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
-def _in_the_middle(tensor: Tensor, *, rows: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+def _with_another(
+    tensor: Tensor, *, rows: int, at: int, change: Callable[[Tensor], Tensor]
+) -> Tensor:
     picked = tensor[(torch.arange(3) % rows).to(tensor.device)].clone()
-    picked[1] = change(picked[1])
+    picked[at] = change(picked[at])
     return picked
 
 

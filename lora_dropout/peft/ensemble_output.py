@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_dropout.adapters.layer import masked_layers
 from lora_dropout.adapters.use_masks import Masks, use_masks
 from lora_dropout.peft.head_loss import head_loss
-from lora_dropout.prediction.averaging import OUTPUTS, Averaging, MemberMean, field_averaging
+from lora_dropout.prediction.averaging import OUTPUTS, Averaging, MemberMean
 
 # A cache belongs to one member's layers.
 _CACHES = ("past_key_values", "mems", "cache_params", "past_buckets_states", "state")
+
+
+FieldRule = Callable[[str], Averaging]
 
 
 class MembersLoss(Tensor):
@@ -30,17 +34,38 @@ class EnsembleForward:
     Args:
         model: The model.
         masks: Its N members.
-        averaging: The rule of its scores.
+        averaging: Name of an output -> its rule, asked after a first pass, which may state the
+            problem.
         ignored: Outputs to leave out.
     """
 
     def __init__(
-        self, model: Any, masks: Masks, averaging: Callable[[], Averaging], ignored: Collection[str]
+        self, model: Any, masks: Masks, averaging: FieldRule, ignored: Collection[str]
     ) -> None:
         self.model, self.masks, self.averaging = model, masks, averaging
         self.inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forward = model.forward
         self.ignored = {*ignored, *_CACHES} - {"loss"}
+        self.layers = masked_layers(model)
+        self._forget_calls()
+
+    def check_calls(self) -> None:
+        """Check that no layer ran since the last pass: it would have been no member's.
+
+        Raises:
+            ValueError: If one did.
+        """
+        outside = next((name for name, layer in self.layers.items() if layer.called), None)
+        if outside is not None:
+            raise ValueError(
+                f"an ensemble averages what its model returns, but layer {outside!r} ran outside "
+                "of the model's forward pass (a part of the model was called by itself): call the "
+                "model, or evaluate with inference='mean'"
+            )
+
+    def _forget_calls(self) -> None:
+        for layer in self.layers.values():
+            layer.called = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The ensemble's outputs.
@@ -52,6 +77,7 @@ class EnsembleForward:
         Returns:
             What the model returns.
         """
+        self.check_calls()
         config = getattr(self.inner, "config", None)
         as_tuple = config is not None and not kwargs.get(
             "return_dict", getattr(config, "return_dict", True)
@@ -72,14 +98,14 @@ class EnsembleForward:
             if loss is not None:
                 losses.append(loss)
             if index == 0:
-                rule = self.averaging()
-                means = {name: _Mean(name, field_averaging(name, rule)) for name in fields}
+                means = {name: _Mean(name, self.averaging(name)) for name in fields}
                 if loss is not None:
                     loss_of = head_loss(self.inner, fields, kwargs, loss)
                 if loss_of is not None:
                     given = _without_labels(self.inner, kwargs)
             for name in list(fields):
                 means[name].add(fields.pop(name))
+        self._forget_calls()
         result = {name: mean.result() for name, mean in means.items()}
         if losses:
             loss = None if loss_of is None else loss_of(result)
@@ -105,14 +131,14 @@ def _fields(output: Any) -> tuple[dict[str, Any], Callable[[dict[Any, Any]], Any
 
 @contextmanager
 def ensemble_forward(
-    model: Any, masks: Masks, averaging: Callable[[], Averaging], ignored: Collection[str]
+    model: Any, masks: Masks, averaging: FieldRule, ignored: Collection[str]
 ) -> Iterator[EnsembleForward]:
     """Let a model's forward pass be its ensemble's.
 
     Args:
         model: The model.
         masks: The members.
-        averaging: The rule of its scores, asked after a first pass, which may state the problem.
+        averaging: Name of an output -> its rule.
         ignored: Outputs to leave out.
 
     Yields:
@@ -123,6 +149,7 @@ def ensemble_forward(
     try:
         model.forward, model.generate = ensemble, _refuse_generation
         yield ensemble
+        ensemble.check_calls()
     finally:
         for name, value in former.items():
             if value is None:

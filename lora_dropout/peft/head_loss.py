@@ -77,8 +77,16 @@ def _candidates(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[LossOf]
         following = F.pad(labels, (0, 1), value=-100)[..., 1:]
         yield lambda o: _cross_entropy(o["logits"], following, items)
         yield lambda o: F.cross_entropy(o["logits"], labels, ignore_index=ignored)
+        yield lambda o: _token_replaced(o["logits"], labels, inputs.get("attention_mask"))
         yield lambda o: ForSemanticSegmentationLoss(o["logits"], labels, ignored)
     yield lambda o: F.mse_loss(o["logits"].squeeze(), labels.squeeze().to(o["logits"].dtype))
+
+
+def _token_replaced(logits: Tensor, labels: Tensor, mask: Any) -> Tensor:
+    # Electra's: of the tokens that are there, which are not the text's?
+    counted = torch.ones_like(labels) if mask is None else mask
+    counted = counted == 1
+    return F.binary_cross_entropy_with_logits(logits[counted], labels[counted].float())
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, items: Mapping[str, Any]) -> Tensor:

@@ -18,7 +18,13 @@ from lora_dropout.peft.attach import attached_config
 from lora_dropout.peft.ensemble_output import MembersLoss, ensemble_forward
 from lora_dropout.peft.objective_check import check_objective, check_rows
 from lora_dropout.peft.rank_allocation import allocate_ranks
-from lora_dropout.prediction.averaging import Average, Averaging, check_averaging
+from lora_dropout.prediction.averaging import (
+    OUTPUTS,
+    Average,
+    Averaging,
+    check_averaging,
+    field_averaging,
+)
 from lora_dropout.prediction.ensemble import Prediction
 from lora_dropout.seeds import derived_generator
 from lora_dropout.training.objective import InstanceMode
@@ -47,8 +53,8 @@ class LoRADropoutMixin:
             The last two place the batch in each layer's input by a probe, once for inputs of a
             kind; a model in which examples meet, or whose rows cannot be placed, is refused with
             an error and trains by `loop`. So is a loss in which examples meet (pairs, in-batch
-            negatives, halves of a batch), found by a check on the first batch; a mean (or a sum
-            divided by `num_items_in_batch`) over examples or tokens is fine.
+            negatives, halves of a batch), found by a check at steps 0, 1, 2, 4, 8 and so on; a
+            mean (or a sum divided by `num_items_in_batch`) over examples or tokens is fine.
         inference: How to evaluate and predict: `ensemble`, or mask-free `mean` or `raw`.
         eval_instances: Members of the ensemble; the same networks in every evaluation and on
             every rank. None is the `n_instances` of `attach`.
@@ -86,7 +92,7 @@ class LoRADropoutMixin:
         self._copies = 1  # of the batch in a pass
         self._micro_step = (-1, 0)
         self._scaling_known = False
-        self._objective_known = False
+        self._next_check = 0  # step at which the loss is looked at again: it may change
         self._check_parallelism()
         allocate_ranks(self)
 
@@ -117,9 +123,9 @@ class LoRADropoutMixin:
         if self.mode != "loop" and self.n_instances > 1:
             if self.mode == "grouped":
                 check_rows(inputs, _batch_size(inputs), self.args.per_device_train_batch_size)
-            if not self._objective_known:
+            if self.state.global_step >= self._next_check:
                 check_objective(self, model, inputs, num_items_in_batch)
-                self._objective_known = True
+                self._next_check = max(1, 2 * self.state.global_step)
         masks = self._next_masks()
         if self.mode != "loop" or self.n_instances == 1:
             self._copies = self.n_instances if self.mode == "batched" else 1
@@ -209,8 +215,13 @@ class LoRADropoutMixin:
             config = getattr(self.model, "config", None)
             ignored = getattr(config, "keys_to_ignore_at_inference", [])
 
-        def averaging() -> Averaging:
-            rule = check_averaging(self.average, self.model)
+        def averaging(name: str) -> Averaging:
+            rule = field_averaging(name, self.average, self.model)
+            if rule is None:
+                self._warn_of_unstated()
+                rule = OUTPUTS
+            if name != "logits":
+                return rule
             if self._averaged not in (None, rule):
                 warnings.warn(
                     f"the ensemble averaged {self._averaged.kind} before and averages {rule.kind} "
@@ -228,6 +239,17 @@ class LoRADropoutMixin:
         if isinstance(loss, MembersLoss):
             self._members_loss, loss = True, loss.as_subclass(Tensor)
         return loss, logits, labels
+
+    def _warn_of_unstated(self) -> None:
+        model: Any = self.model
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if self._averaged is None and hasattr(model, "config"):
+            warnings.warn(
+                f"the ensemble averages the logits of {type(model).__name__} as they are: what "
+                "they mean is not known here. State average='probabilities', 'sigmoids' or "
+                "'outputs'",
+                stacklevel=3,
+            )
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loop.

@@ -45,20 +45,45 @@ _OUTPUT_LOSSES = (
     nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss,
 )  # fmt: skip
 
-# Heads of transformers whose `logits` are scores of classes, and the classes' axis.
-_CLASS_AXES = {
-    "ForCausalLM": -1,
-    "LMHeadModel": -1,
-    "ForMaskedLM": -1,
-    "ForConditionalGeneration": -1,
-    "ForPreTraining": -1,
-    "ForNextSentencePrediction": -1,
-    "ForTokenClassification": -1,
-    "ForMultipleChoice": -1,
-    "ForQuestionAnswering": -1,
-    "ForCTC": -1,
-    "ForXVector": -1,
-    "ForSemanticSegmentation": 1,
+_CLASSES, _SIGMOIDS = Averaging("probabilities"), Averaging("sigmoids")
+# What the `logits` of a head of transformers mean, by the loss that it computes: its name, then
+# the end of its name.
+_HEADS = {
+    "ElectraForPreTraining": _SIGMOIDS,  # of each token: was it replaced?
+    "FunnelForPreTraining": _SIGMOIDS,
+    "ViltForQuestionAnswering": _SIGMOIDS,  # of each answer
+    "TapasForQuestionAnswering": _SIGMOIDS,  # of each cell's token
+    "DetrForObjectDetection": _CLASSES,
+    "DetrForSegmentation": _CLASSES,
+    "TableTransformerForObjectDetection": _CLASSES,
+    "YolosForObjectDetection": _CLASSES,
+    "ViTMAEForPreTraining": OUTPUTS,  # pixels
+    "VideoMAEForPreTraining": OUTPUTS,
+    "HieraForPreTraining": OUTPUTS,
+}
+_ENDS = {
+    "ForCausalLM": _CLASSES,
+    "LMHeadModel": _CLASSES,
+    "ModelWithLMHead": _CLASSES,
+    "DoubleHeadsModel": _CLASSES,
+    "EncoderDecoderModel": _CLASSES,
+    "MTModel": _CLASSES,
+    "BertGenerationDecoder": _CLASSES,
+    "ForMaskedLM": _CLASSES,
+    "ForConditionalGeneration": _CLASSES,
+    "ForTextToText": _CLASSES,
+    "ForSpeechToText": _CLASSES,
+    "ForCausalImageModeling": _CLASSES,
+    "ForNextSentencePrediction": _CLASSES,
+    "ForTokenClassification": _CLASSES,
+    "ForMultipleChoice": _CLASSES,
+    "ForQuestionAnswering": _CLASSES,
+    "ForCTC": _CLASSES,
+    "ForXVector": _CLASSES,
+    "ForAudioFrameClassification": _CLASSES,
+    "ForSemanticSegmentation": Averaging("probabilities", 1),
+    "ForMaskedImageModeling": OUTPUTS,
+    "ForDepthEstimation": OUTPUTS,
 }
 _LABELLED = (
     "ForSequenceClassification",
@@ -66,8 +91,11 @@ _LABELLED = (
     "ForVideoClassification",
     "ForAudioClassification",
 )
-# By name: scores of classes (or of positions), in any of these heads.
-_SCORES = {"logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits"}
+# Outputs that are scores of classes, or of positions, in whichever head has them.
+_NAMED = {
+    "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "sop_logits",
+    "mc_logits", "question_answering_score",
+}  # fmt: skip
 
 
 def stated_averaging(model: Any) -> Averaging | None:
@@ -77,23 +105,28 @@ def stated_averaging(model: Any) -> Averaging | None:
         model: A model, with or without PEFT's wrapper.
 
     Returns:
-        The rule of its `logits`; None if the model states no task (a bare module, a head that has
-        no classes or is not known here).
+        The rule of its `logits`; None if the model states no task (a bare module, a head that is
+        not known here). A class that a user derives from a head is that head.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config, name = getattr(inner, "config", None), type(inner).__name__
+    config, names = getattr(inner, "config", None), [kind.__name__ for kind in type(inner).__mro__]
     if config is None:
         return None
     problem = getattr(config, "problem_type", None)
     if problem == "multi_label_classification":
-        return Averaging("sigmoids")
+        return _SIGMOIDS
     if problem == "regression":
         return OUTPUTS
-    if name.endswith(_LABELLED):
-        single = getattr(config, "num_labels", 2) == 1
-        return OUTPUTS if single and problem is None else Averaging("probabilities")
-    axis = next((axis for head, axis in _CLASS_AXES.items() if name.endswith(head)), None)
-    return None if axis is None else Averaging("probabilities", axis)
+    for name in names:
+        if name in _HEADS:
+            return _HEADS[name]
+        if any(end in name for end in _LABELLED):  # ForImageClassificationWithTeacher
+            single = getattr(config, "num_labels", 2) == 1
+            return OUTPUTS if single and problem is None else _CLASSES
+        for end, rule in _ENDS.items():
+            if name.endswith(end):
+                return rule
+    return None
 
 
 def check_averaging(average: Average | Averaging | None, model: Any) -> Averaging:
@@ -149,17 +182,23 @@ def task_averaging(model: Any, loss_fn: Any, targets: Tensor) -> Averaging:
     return stated_averaging(model) or classes
 
 
-def field_averaging(name: str, stated: Averaging | None) -> Averaging:
-    """The rule of one field of a model's outputs: the stated one for scores, else a plain mean.
+def field_averaging(name: str, average: Average | Averaging | None, model: Any) -> Averaging | None:
+    """The rule of one field of a model's outputs.
 
     Args:
         name: The field.
-        stated: The rule of the model's scores; None is a plain mean.
+        average: As a caller states it, for all scores; None is what the model states.
+        model: The model.
 
     Returns:
-        The rule of the field.
+        That rule for scores, and a plain mean for other numbers; None for `logits` of which
+        neither says what they are.
     """
-    return stated if stated is not None and name in _SCORES else OUTPUTS
+    if name in _NAMED:
+        return _CLASSES if average is None else check_averaging(average, model)
+    if name != "logits":
+        return OUTPUTS
+    return stated_averaging(model) if average is None else check_averaging(average, model)
 
 
 class MemberMean:

@@ -1,7 +1,7 @@
 """Loss, accuracy and calibration of an adapted model on a data set."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_dropout.data import Data, LossFn, call_loss, map_inputs, model_device
@@ -39,8 +39,8 @@ def evaluate(
             states; else probabilities over the last axis for class targets, and outputs for others.
 
     Returns:
-        `loss` (for cross-entropy in nats) and, where the targets are classes, `accuracy` and
-        `ece`, both in [0, 1].
+        `loss` (for cross-entropy in nats) and, where the targets are classes and the outputs their
+        scores, `accuracy` and `ece`, both in [0, 1].
 
     Raises:
         ValueError: If the data do not fit the model, or outputs for class targets are NaN.
@@ -50,7 +50,6 @@ def evaluate(
     inputs, targets = data
     device = model_device(model)
     inputs, targets = map_inputs(lambda t: t.to(device), inputs), targets.to(device)
-    classes = not targets.is_floating_point()
     task = task_averaging(model, loss_fn, targets)
     averaging = task if average is None else check_averaging(average, model)
     outputs = outputs_of(
@@ -62,11 +61,11 @@ def evaluate(
         averaging=averaging,
     )
     result = {"loss": float(call_loss(loss_fn, outputs, targets))}
-    if classes:
+    axis = averaging.axis if averaging.kind == "probabilities" else task.axis
+    if "probabilities" in (task.kind, averaging.kind) and _are_classes(targets, outputs, axis):
         if outputs.isnan().any():
             raise ValueError(f"data must give numbers, got NaN in outputs={short(outputs)}")
-        if averaging.kind == "probabilities":
-            outputs = outputs.movedim(averaging.axis, -1)
+        outputs = outputs.movedim(axis, -1)
         probabilities = outputs.float().softmax(dim=-1).flatten(0, -2)
         labels = targets.flatten()
         counted = labels != _IGNORED
@@ -74,3 +73,9 @@ def evaluate(
         result["accuracy"] = float((probabilities.argmax(dim=-1) == labels).double().mean())
         result["ece"] = expected_calibration_error(probabilities, labels)
     return result
+
+
+def _are_classes(targets: Tensor, outputs: Tensor, axis: int) -> bool:
+    # Integers, one for each row of scores along the axis.
+    scores = not targets.is_floating_point() and -outputs.dim() <= axis < outputs.dim()
+    return scores and outputs.movedim(axis, -1).shape[:-1] == targets.shape

@@ -69,7 +69,7 @@ class AdapterObjective:
     ) -> None:
         inputs, targets = data
         check_masks(model, masks)
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or float64, got dtype={short(dtype)}")
         merged = [name for name, layer in unchecked(adapters)(model).items() if layer.merged]
         if merged:

@@ -6,6 +6,7 @@ leaves in use; prior = the same around the initial values. Noise on an entry out
 nothing, so it is drawn for all.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ def gibbs_kl(
 
     Returns:
         Divergences in nats, rounded up, shape (K,).
+
+    Raises:
+        ValueError: If `initial` does not fit the model, or lies infinitely far from it.
     """
     layers, n = need_masked_layers(model), n_examples(inputs)
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
@@ -129,6 +133,8 @@ def gibbs_kl(
     norms: dict[str, dict[TensorKind, float]] = {name: {} for name in layers}
     free = 0.0
     for parameter, moved in _moves(model, initial):
+        if not math.isfinite(moved):
+            raise ValueError(f"initial must lie at a finite distance, got {moved} for its square")
         if id(parameter) in places:
             name, kind = places[id(parameter)]
             norms[name][kind] = norms[name].get(kind, 0.0) + moved

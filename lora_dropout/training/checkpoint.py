@@ -83,7 +83,9 @@ def load_checkpoint(folder: str | Path, *, settings: Mapping[str, Any]) -> dict[
     if digest.hex() != bytes_digest(content):
         raise ValueError(f"{path} is damaged, remove it to start afresh")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = torch.load(  # noqa: TID251
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
         stored = dict(state["settings"])
     except Exception as error:  # of many kinds, by where torch's readers stumble
         reason = f"{type(error).__name__}: {str(error)[:200]}"

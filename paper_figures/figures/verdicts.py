@@ -4,7 +4,7 @@ from collections import Counter
 
 from matplotlib import pyplot as plt
 
-from lora_bounds.ledger import all_claims
+from lora_bounds.claims import all_claims
 from lora_bounds.trial.claim import Verdict
 from paper_figures.press.figure import Context, Drawing, PaperFigure
 from paper_figures.press.style import BLUE, GREEN, GREY, ORANGE, RED

@@ -1,22 +1,22 @@
 """EQUATIONS.md is current, every row of it resolves, and no public function is missing."""
 
-import ast
 import importlib
 import inspect
 from pathlib import Path
 
 import pytest
 
-from lora_bounds import ledger
+from lora_bounds import claims
 from lora_bounds.commands import reference
 from lora_bounds.trial.claim import Claim
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS = ledger.all_claims()
+CLAIMS = claims.all_claims()
 FORMULA_MODULES = (
-    *("sparsity", "stability", "generalization", "uniform_risk", "pac_bayes", "held_out"),
-    *("ensemble", "linear", "ridge", "logistic", "compare"),
-    *("spectra", "regimes", "regime_grid", "dropout_regimes"),
+    *("bounds.sparsity", "bounds.stability", "bounds.risk", "bounds.uniform_risk"),
+    *("bounds.pac_bayes", "bounds.held_out", "bounds.ensemble_risk", "bounds.compare"),
+    *("exact.linear", "exact.ridge", "exact.logistic", "exact.spectra", "exact.ridge_regimes"),
+    *("exact.regime_grid", "exact.dropout_regimes"),
 )
 
 
@@ -41,16 +41,19 @@ def test_functions_resolve(claim: Claim) -> None:
         assert inspect.isfunction(reference.resolve(name)), name
 
 
-def _tests_in(file: Path) -> set[str]:
-    tree = ast.parse(file.read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+def test_marks_name_claims() -> None:
+    assert set(reference.marked_tests()) == {claim.id for claim in CLAIMS}
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_tests_resolve(claim: Claim) -> None:
-    for name in claim.tests:
-        file, _, test = name.partition("::")
-        assert test in _tests_in(ROOT / reference.TESTS / file), name
+def test_marks_are_read_as_pytest_reads_them(request: pytest.FixtureRequest) -> None:
+    """On this file's neighbours that pytest collected: their marks, against the text's."""
+    folder = ROOT / reference.TESTS
+    read = {(name, claim) for claim, names in reference.marked_tests().items() for name in names}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.path.is_relative_to(folder):
+            name = f"{item.path.relative_to(folder).as_posix()}::{item.originalname}"
+            marked = {claim for mark in item.iter_markers("claim") for claim in mark.args}
+            assert marked == {claim for test, claim in read if test == name}
 
 
 @pytest.mark.parametrize("module_name", FORMULA_MODULES)

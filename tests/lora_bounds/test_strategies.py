@@ -102,7 +102,7 @@ def test_without_hypothesis_the_error_names_the_extra() -> None:
         "except ImportError as error:\n    print(error)\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'lora-dropout[test]'" in shown.stdout
+    assert "pip install 'lora-dropout[strategies]'" in shown.stdout
 
 
 FIRST_CALLS = """

@@ -1,4 +1,4 @@
-"""Readers whose parser stumbles name the file (the long attack is in `tests/torture`)."""
+"""Readers whose parser stumbles name the file (the long attack is in `tests/hardening`)."""
 
 import json
 

@@ -1,6 +1,7 @@
 """Two runs that differ in one thing never have one result; equal runs resume bit for bit."""
 
 import functools
+import importlib
 import io
 import os
 import subprocess
@@ -245,6 +246,38 @@ def test_digests_are_the_same_in_every_process() -> None:
     here = [digest_of("loss_fn", LOSSES[name]) for name in names]
     here += [structure_digest(made(change)[0]) for _, change in CHANGES.values()]
     assert done.stdout.split() == here
+
+
+SOURCES = {
+    "global": "import pk.sub\ndef loss(o, t): return pk.sub.W * (o.sum() + pk.sub.f())",
+    "local": "def loss(o, t):\n import pk.sub\n return pk.sub.W * (o.sum() + pk.sub.f())",
+    "names": "def loss(o, t):\n from pk.sub import W, f\n return W * (o.sum() + f())",
+    "alias": "from pk import sub as s\ndef loss(o, t): return (lambda: s.W * s.f())() + o.sum()",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_a_loss_reads_of_its_users_modules_counts(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "pk").mkdir()
+    (tmp_path / "pk" / "__init__.py").write_text("")
+
+    def digest(module: str) -> str:
+        (tmp_path / "pk" / "sub.py").write_text(module)
+        for name in ("pk", "pk.sub"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        names: dict[str, Any] = {"__name__": "user"}
+        exec(compile(SOURCES[source], str(tmp_path / "user.py"), "exec"), names)
+        return digest_of("loss_fn", names["loss"])
+
+    plain = digest("W = 1.0\ndef f(): return 2.0\n")
+    assert digest("W = 1.0\ndef f(): return 2.0\nunused = 1\n") == plain
+    assert digest("W = 3.0\ndef f(): return 2.0\n") != plain
+    assert digest("W = 1.0\ndef f(): return 4.0\n") != plain
 
 
 # --- buffers that training moves, and a model's own random numbers -------------------------------

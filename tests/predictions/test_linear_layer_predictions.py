@@ -12,7 +12,7 @@ from lora_bounds.bounds.sparsity import drop_probability
 from lora_bounds.exact.dropout_regimes import dropout_turning_ratio, sampled_dropout_risks
 from lora_bounds.exact.linear import mask_variance, minimizer
 from lora_bounds.exact.spectra import marchenko_pastur
-from lora_bounds.ledger.enumeration import masked_updates, mean_and_variance
+from lora_bounds.trial.enumeration import masked_updates, mean_and_variance
 from tests.predictions.checks import (
     caught,
     check_equal,

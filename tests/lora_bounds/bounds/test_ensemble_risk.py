@@ -21,6 +21,7 @@ IDENTITY = 1e-12
 outputs = st.lists(st.floats(-50, 50), min_size=1, max_size=6)
 
 
+@pytest.mark.claim("Eq. 8")
 @pytest.mark.parametrize("members", [1, 2, 3, 4])
 def test_excess_is_exact_over_all_ensembles_of_mask_draws(members):
     """Each member drops one of two features by a coin flip; all ensembles are enumerated."""
@@ -44,6 +45,7 @@ def test_excess_limits():
     assert np.all(np.diff(many) < 0)
 
 
+@pytest.mark.claim("Thm 4.5")
 @given(outputs, st.floats(-50, 50))
 def test_squared_losses(values, target):
     got = squared_losses(outputs=values, target=target)
@@ -62,6 +64,7 @@ def test_squared_losses_broadcast_over_outputs():
     assert squared_losses(outputs=[1.0], target=np.zeros(2)).gap.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.claim("Thm 4.5")
 @given(outputs, st.sampled_from([-1.0, 1.0]))
 def test_logistic_losses(values, label):
     got = logistic_losses(logits=values, target=label)
@@ -76,6 +79,7 @@ def test_logistic_losses(values, label):
     assert got.gap >= -1e-12
 
 
+@pytest.mark.claim("Thm 4.5")
 @given(
     st.integers(1, 5), st.integers(0, 2), st.sampled_from(["probabilities", "logits"]),
     st.integers(0, 10**6), st.sampled_from([1.0, 10.0, 300.0]),
@@ -110,6 +114,7 @@ def test_cross_entropy_of_batches():
         assert_allclose(got.mean_member[i], one.mean_member, rtol=IDENTITY)
 
 
+@pytest.mark.claim("T4")
 def test_one_member_has_no_gap():
     assert squared_losses(outputs=[3.0], target=1.0).gap == 0.0
     assert logistic_losses(logits=[0.3], target=1.0).gap == 0.0
@@ -117,6 +122,7 @@ def test_one_member_has_no_gap():
     assert_allclose(one.gap, 0.0, atol=1e-15)
 
 
+@pytest.mark.claim("Audit 11", "T4")
 @given(st.integers(0, 10**6), st.sampled_from(["probabilities", "logits"]))
 def test_expected_loss_of_subsets_does_not_rise_with_their_size(seed, average):
     """For exchangeable members: mean over all sub-ensembles of size N, N = 1, 2, 3."""

@@ -14,6 +14,7 @@ from tests.lora_bounds.balls import assert_just_above, assert_just_below, ball
 deltas = st.one_of(st.floats(1e-9, 0.999), st.sampled_from([1e-300, 1e-30, 1 - 1e-16]))
 
 
+@pytest.mark.claim("Held-out, Hoeffding")
 @given(st.integers(1, 10**6), deltas, st.floats(0, 1), st.floats(0.01, 100))
 def test_hoeffding_is_just_outside_its_exact_value(n, delta, share, c):
     common = {"n": n, "delta": delta, "empirical_risk": min(c * share, c), "loss_range": c}
@@ -38,6 +39,7 @@ def tail(n, errors, risk):
     )
 
 
+@pytest.mark.claim("Held-out, Clopper-Pearson")
 @given(
     st.integers(1, 120), st.data(),
     st.one_of(st.floats(1e-9, 0.999), st.sampled_from([1e-100, 1e-30, 1 - 1e-16])),

@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose
 import lora_bounds
 from lora_bounds.bounds.laws import MASK_LAWS, TENSOR_KINDS, mask_law
 from lora_bounds.bounds.pac_bayes import dropout_kl, pac_bayes_dropout_bound
+from lora_bounds.claims.symbolic_masks import symbolic_updates
 from lora_bounds.exact.linear import mean_factor
-from lora_bounds.ledger.enumeration import masked_updates
-from lora_bounds.proofs import masks as symbolic
+from lora_bounds.trial.enumeration import masked_updates
 
 RATES = [0.1, 0.3, 0.5, 0.8]
 ROWS, RANK, COLUMNS = 3, 2, 4
@@ -97,7 +97,7 @@ def test_the_proofs_enumerate_the_same_laws(law, factors):
     p = 0.3
     b, a = (sympy.Matrix(factors[name]) for name in "BA")
     ours, chance = masked_updates(law, factors["B"], factors["A"], p)
-    theirs = list(symbolic.masked_updates(law, b, a, p))
+    theirs = list(symbolic_updates(law, b, a, p))
     assert len(theirs) == len(ours)
     for update, weight, (symbols, probability) in zip(ours, chance, theirs, strict=True):
         assert_allclose(np.array(symbols, dtype=float), update, atol=1e-12)

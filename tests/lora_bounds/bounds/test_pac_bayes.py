@@ -33,6 +33,7 @@ def divergence(q, r):
     return left + right
 
 
+@pytest.mark.claim("PAC-Bayes dropout")
 @given(probabilities, limits)
 def test_kl_inverse_is_just_above_the_solution(q, c):
     r = kl_inverse(empirical_risk=q, bound=c)
@@ -75,6 +76,7 @@ def test_kl_inverse_of_a_grid_agrees_with_its_entries():
         assert_allclose(grid[i, j], kl_inverse(empirical_risk=q[i, 0], bound=c[j]), rtol=1e-12)
 
 
+@pytest.mark.claim("PAC-Bayes dropout, KL")
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
 def test_dropout_kl_is_the_mean_over_masks_of_gaussian_divergences(p):
     moved, width = np.array([0.5, -1.0, 2.0]), 0.7
@@ -94,6 +96,7 @@ def test_dropout_kl_limits():
     assert_allclose(dropout_kl(dropout=0.5, squared_norm=1e-300, width=1e-200), 2.5e99, rtol=1e-12)
 
 
+@pytest.mark.claim("PAC-Bayes kl, price of the logarithm")
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 30, 200])
 def test_maurer_s_constant_holds_from_one_example_on(n):
     """Σ_k C(n,k) (k/n)^k (1-k/n)^(n-k) <= 2 sqrt(n): exact, where the source asks for n >= 8."""
@@ -103,6 +106,7 @@ def test_maurer_s_constant_holds_from_one_example_on(n):
     assert total * total <= 4 * n
 
 
+@pytest.mark.claim("PAC-Bayes dropout")
 @given(
     st.one_of(st.integers(1, 10**4), st.just(10**12)),
     st.one_of(st.floats(1e-6, 1.0), st.just(1e-300)),
@@ -145,6 +149,7 @@ def test_kl_bound_relations():
     assert pac_bayes_kl_bound(**exactly).vacuous
 
 
+@pytest.mark.claim("PAC-Bayes dropout")
 def test_dropout_bound_pays_for_every_width():
     grid = geometric_widths(largest=1.0, ratio=0.5, count=4)
     risks = np.array([0.5, 0.3, 0.12, 0.1])
@@ -176,6 +181,7 @@ def test_dropout_bound_broadcasts_and_falls_with_dropout():
     assert np.all(np.diff(got.value, axis=0) < 0)
 
 
+@pytest.mark.claim("PAC-Bayes dropout")
 def test_geometric_widths():
     assert_allclose(geometric_widths(largest=3.0, ratio=0.1, count=3), [3, 0.3, 0.03])
     assert geometric_widths(largest=3.0, ratio=0.1, count=1).tolist() == [3.0]

@@ -58,6 +58,9 @@ EXACT = {
 }
 
 
+@pytest.mark.claim(
+    "Lemma 4.3", "Uniform stability bound", "Feldman-Vondrak", "Bousquet-Klochkov-Zhivotovskiy"
+)
 @pytest.mark.parametrize("bound", EXACT)
 @given(n=sizes, delta=deltas, beta=betas, c=ranges, share=shares)
 def test_bounds_are_just_above_their_exact_values(bound, n, delta, beta, c, share):
@@ -69,6 +72,7 @@ def test_bounds_are_just_above_their_exact_values(bound, n, delta, beta, c, shar
     assert got.direction == "upper"
 
 
+@pytest.mark.claim("Feldman-Vondrak")
 @given(st.integers(2, 10**6), deltas, betas, ranges, shares, st.floats(0.1, 100.0))
 def test_feldman_vondrak_2019_is_just_above_its_exact_value(n, delta, beta, c, share, constant):
     got = feldman_vondrak(
@@ -80,6 +84,7 @@ def test_feldman_vondrak_2019_is_just_above_its_exact_value(n, delta, beta, c, s
     assert_just_above(got.value, exact)
 
 
+@pytest.mark.claim("Thm 4.4")
 @given(
     sizes,
     deltas,
@@ -102,6 +107,7 @@ def test_theorem_4_4_is_just_above_its_exact_value(n, delta, eta, least, lam, p,
     assert_just_above(got.value, ball(c / 2) + (inner / (2 * n * ball(delta))).sqrt())
 
 
+@pytest.mark.claim("Thm 4.4")
 @given(sizes, st.floats(0.001, 1.0), st.floats(0.1, 5), st.floats(0, 2), st.floats(0.01, 1))
 def test_theorem_4_4_is_lemma_4_3_at_the_paper_s_stability(n, delta, eta, least, p):
     constants = {"lipschitz": eta, "curvature": least, "regularization": 0.7, "dropout": p}
@@ -124,6 +130,7 @@ def test_monotone(bound):
     assert fewer > value
 
 
+@pytest.mark.claim("Audit 7", "Audit 7, price of delta", "T2")
 def test_theorem_4_4_never_falls_under_its_floor_and_pays_one_over_delta():
     grid = np.logspace(-12, 12, 49)
     got = theorem_4_4(
@@ -140,6 +147,7 @@ def test_theorem_4_4_never_falls_under_its_floor_and_pays_one_over_delta():
     assert_allclose(ratio / uniform_stability_bound(**base, delta=1e-4).value, 2**0.5, rtol=1e-12)
 
 
+@pytest.mark.claim("Audit 7")
 @given(st.integers(1, 10**6), st.floats(0.0, 0.9))
 def test_least_delta_separates_vacuous_from_useful(n, risk):
     edge = least_delta(n=n, loss_range=1.0, empirical_risk=risk)
@@ -184,6 +192,7 @@ def test_limits_of_theorem_4_4():
     assert not theorem_4_4(**base).vacuous
 
 
+@pytest.mark.claim("Bousquet-Klochkov-Zhivotovskiy")
 def test_sharper_bounds_win_where_they_should():
     """With n β = sqrt(n) the classical bound stays put while the sharper ones go to 0."""
     n = 10.0 ** np.arange(4, 13, 2)
@@ -194,6 +203,7 @@ def test_sharper_bounds_win_where_they_should():
     assert np.all(np.diff(feldman_vondrak_2018(**common).value) < 0)
 
 
+@pytest.mark.claim("Uniform stability bound")
 @pytest.mark.parametrize("bound", EXACT)
 def test_bounds_hold_for_the_mean_of_a_sample(bound):
     """θ = mean of n coin flips, loss (1/2)(z - θ)²: uniform stability 1/(n-1) at the most.

@@ -54,6 +54,7 @@ def masked_units(law, rows, columns, p):
         yield np.ones((rows, columns)), 1.0
 
 
+@pytest.mark.claim("Eq. 2")
 @pytest.mark.parametrize("p", [1e-300, 1e-17, 0.1, 0.5, 1 - 1e-16, 1.0, 0.0])
 def test_drop_and_keep_probability_match_balls(p):
     q = q_of(p)
@@ -62,6 +63,7 @@ def test_drop_and_keep_probability_match_balls(p):
     assert abs(ball(keep_probability(dropout=p)) - keep) <= keep * ball(3e-16)
 
 
+@pytest.mark.claim("Eq. 2")
 @given(st.floats(0.0, 0.999))
 def test_rate_and_drop_probability_are_inverse(p):
     back = dropout_rate(drop_probability=drop_probability(dropout=p))
@@ -84,6 +86,7 @@ def test_rate_at_the_ends():
     assert_allclose(dropout_rate(drop_probability=1e-300), 5e-301, rtol=IDENTITY)
 
 
+@pytest.mark.claim("Eq. 11, independent entries", "Audit 2", "T5")
 @pytest.mark.parametrize("law", MASK_LAWS)
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9])
 def test_mask_moments_match_enumeration(law, p):
@@ -126,6 +129,7 @@ def test_mask_moments_at_the_limits():
     assert grid.same_row.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.claim("Eq. 11")
 @given(rates, st.floats(0, 1e6), st.floats(0, 1e6))
 def test_penalty_is_lambda_times_the_dropped_norm(p, strength, norm):
     penalty = sparsity_penalty(dropout=p, regularization=strength, squared_norm=norm)
@@ -133,6 +137,7 @@ def test_penalty_is_lambda_times_the_dropped_norm(p, strength, norm):
     assert_allclose(penalty, strength * dropped, rtol=IDENTITY, atol=1e-300)
 
 
+@pytest.mark.claim("Eq. 9")
 @pytest.mark.parametrize("law", ["row_column", "entrywise"])
 def test_dropped_norm_needs_no_independence(law):
     """E‖d ⊙ Δ‖² over dependent masks is that of independent ones (Eq. 11)."""
@@ -142,6 +147,7 @@ def test_dropped_norm_needs_no_independence(law):
     assert_allclose(dropped_norm(dropout=0.3, squared_norm=np.sum(delta**2)), expected, rtol=ROUTE)
 
 
+@pytest.mark.claim("Audit 1", "Eq. 10")
 def test_inner_maximum_of_eq_10():
     assert inner_maximum(loss=0.3, dropout=0.5, squared_norm=0.0) == 0.3
     assert inner_maximum(loss=0.3, dropout=0.0, squared_norm=1.0) == 0.3
@@ -157,6 +163,7 @@ def test_penalty_limits():
     assert sparsity_penalty(dropout=1.0, regularization=2.0, squared_norm=3.0) == 6.0
 
 
+@pytest.mark.claim("Eq. 11")
 @given(rates, st.floats(0, 1e100))
 def test_root_of_the_weight(p, strength):
     root = root_penalty_weight(dropout=p, regularization=strength)
@@ -174,6 +181,7 @@ def test_root_of_the_weight_survives_underflow_and_limits():
     assert penalty_weight(dropout=1.0, regularization=np.inf) == np.inf
 
 
+@pytest.mark.claim("Linear layer, induced regulariser")
 @given(inner_rates, st.integers(0, 10**6))
 def test_induced_regularizer_is_half_the_variance_of_all_masks(p, seed):
     rng = np.random.default_rng(seed)
@@ -188,6 +196,7 @@ def test_induced_regularizer_is_half_the_variance_of_all_masks(p, seed):
     assert_allclose(got, variance / 2, rtol=1e-9)
 
 
+@pytest.mark.claim("Linear layer, induced regulariser")
 @given(inner_rates, st.floats(0.1, 10))
 def test_isotropic_regularizer_is_eq_11_with_lambda_settled(p, scale):
     update = np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 0.5]])
@@ -198,6 +207,7 @@ def test_isotropic_regularizer_is_eq_11_with_lambda_settled(p, scale):
     assert_allclose(got, expected, rtol=ROUTE)
 
 
+@pytest.mark.claim("Remark p -> 1", "Audit 12")
 def test_induced_regularizer_diverges_at_one_while_eq_11_does_not():
     one = {"mean_update": [[1.0]], "second_moment": [[1.0]]}
     assert induced_regularizer(**one, dropout=1.0) == np.inf

@@ -28,6 +28,7 @@ def exact_prop_4_2(n, eta, least, lam, p):
     return arb("inf") if denominator == 0 else 2 * ball(eta) ** 2 / denominator
 
 
+@pytest.mark.claim("Prop 4.2")
 @given(sizes, scales, curvatures, scales, rates)
 def test_prop_4_2_is_just_above_its_exact_value(n, eta, least, lam, p):
     got = paper_stability(n=n, lipschitz=eta, curvature=least, regularization=lam, dropout=p)
@@ -35,6 +36,7 @@ def test_prop_4_2_is_just_above_its_exact_value(n, eta, least, lam, p):
     assert (got.direction, got.confidence) == ("upper", 1.0)
 
 
+@pytest.mark.claim("Lemma A.1")
 @given(sizes, scales, curvatures, scales)
 def test_lemma_a1_is_prop_4_2_at_full_dropout(n, eta, least, lam):
     common = {"n": n, "lipschitz": eta, "curvature": least, "regularization": lam}
@@ -43,6 +45,7 @@ def test_lemma_a1_is_prop_4_2_at_full_dropout(n, eta, least, lam):
     assert_allclose(plain, full, rtol=1e-12)
 
 
+@pytest.mark.claim("Prop 4.2, self-consistent")
 @given(sizes, scales, curvatures, scales, rates)
 def test_self_consistent_is_four_times_the_naive_reading(n, rho, least, lam, p):
     common = {"n": n, "curvature": least, "regularization": lam, "dropout": p}
@@ -51,6 +54,7 @@ def test_self_consistent_is_four_times_the_naive_reading(n, rho, least, lam, p):
     assert_just_above(got, factor * exact_prop_4_2(n, rho, least, lam, p))
 
 
+@pytest.mark.claim("Audit 5")
 @given(sizes, scales, scales, rates, st.sampled_from(["1/n", "1/(n-1)"]))
 def test_uniform_stability_is_just_above_its_exact_value(n, rho, lam, p, convention):
     got = uniform_stability(
@@ -67,6 +71,7 @@ def test_smaller_constant_than_prop_4_2_without_curvature():
     assert_allclose(ratio, 0.5, rtol=1e-12)
 
 
+@pytest.mark.claim("Audit 3")
 def test_lipschitz_constant_on_a_ball_and_at_the_optimum():
     common = {"lipschitz": 2.0, "regularization": 1.0}
     assert self_consistent_lipschitz(**common, dropout=0.5) == 4.0
@@ -76,6 +81,7 @@ def test_lipschitz_constant_on_a_ball_and_at_the_optimum():
     assert self_consistent_lipschitz(lipschitz=1.0, regularization=np.inf, dropout=1.0) == 2.0
 
 
+@pytest.mark.claim("Prop 4.2, self-consistent")
 def test_smaller_radius_gives_a_smaller_bound():
     common = {"n": 7, "lipschitz": 2.0, "curvature": 0.1, "regularization": 1.0, "dropout": 0.5}
     near = self_consistent_stability(**common, radius=0.5).value
@@ -83,6 +89,7 @@ def test_smaller_radius_gives_a_smaller_bound():
     assert near < self_consistent_stability(**common).value
 
 
+@pytest.mark.claim("Prop 4.2, monotone")
 @pytest.mark.parametrize("bound", [paper_stability, self_consistent_stability, uniform_stability])
 def test_monotone_in_every_argument(bound):
     base = {"n": 10, "lipschitz": 1.0, "regularization": 0.5, "dropout": 0.3}
@@ -119,6 +126,7 @@ def test_underflow_of_a_positive_bound_is_not_taken_for_zero():
     assert tiny.value > 0.0
 
 
+@pytest.mark.claim("Audit 5")
 @pytest.mark.parametrize("convention", ["1/n", "1/(n-1)"])
 @pytest.mark.parametrize("lam", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 5])

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from lora_bounds import __main__ as cli
-from lora_bounds import controls, ledger
-from lora_bounds.trial.claim import Claim, Verdict
+from lora_bounds import claims
+from lora_bounds.commands import reference
+from lora_bounds.trial.claim import Claim, Outcome, Verdict
 
 QUICK = "T5, rank masks"
 
@@ -119,7 +120,7 @@ def test_a_bad_place_is_found_before_anything_is_computed(
 
 
 def _recorded_as(verdict: Verdict) -> tuple[Claim, ...]:
-    (claim,) = ledger.find_claims(QUICK)
+    (claim,) = claims.find_claims(QUICK)
     return (replace(claim, recorded=verdict),)
 
 
@@ -127,7 +128,7 @@ def test_a_verdict_that_differs_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = _recorded_as(Verdict.PROVED)
-    monkeypatch.setattr(ledger, "all_claims", lambda: wrong)
+    monkeypatch.setattr(claims, "all_claims", lambda: wrong)
     assert cli.main(["verify", "--only", QUICK]) == 1
     shown = capsys.readouterr().out
     assert f"{QUICK}: recorded PROVED, the evidence says REFUTED" in shown
@@ -162,8 +163,8 @@ def test_a_control_that_goes_wrong_fails(
     line: str,
 ) -> None:
     few = _recorded_as(Verdict.REFUTED)
-    monkeypatch.setattr(ledger, "all_claims", lambda: few)
-    monkeypatch.setattr(controls, "CONTROLS", [_Control(rejected, survives)])
+    monkeypatch.setattr(claims, "all_claims", lambda: few)
+    monkeypatch.setattr(claims, "all_controls", lambda: (_Control(rejected, survives),))
     assert cli.main(["verify"]) == status
     assert line in capsys.readouterr().out
 
@@ -178,17 +179,34 @@ def test_show_prints_one_claim(capsys: pytest.CaptureFixture[str]) -> None:
         "lora_bounds.bounds.ensemble_risk.squared_losses",
         "tests/lora_bounds/bounds/test_ensemble_risk.py::test_squared_losses",
         "convex in the final activation",
+        "page        lora_bounds/claims/ensemble/thm_4_5.py",
         "proof jensen proves",
+        "in lora_bounds/claims/ensemble/thm_4_5.py::prove_jensen",
+        "controls    ensemble order reversed: the mean member is no worse than the ensemble",
         "error probability",
     ):
         assert part in shown
     assert max(map(len, shown.splitlines())) <= 120
 
 
+def test_a_page_names_its_theorem_and_the_tests_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (claim,) = claims.find_claims(QUICK)
+    outcome = Outcome(Verdict.REFUTED, None, 0, None, 0.0, (), ())
+    bare = replace(claim, evidence=())
+    assert "theorem" not in reference.page(bare, outcome)
+    formal = reference.page(replace(bare, theorem="rank_masks_add"), outcome)
+    assert "theorem     rank_masks_add" in formal
+    assert "tested in   tests/lora_bounds/claims/" in formal
+    monkeypatch.setattr(reference, "ROOT", tmp_path)  # as in an installed package
+    assert reference.marked_tests.__wrapped__() == {}
+
+
 def test_show_without_an_id_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(ledger.all_claims())
+    assert len(lines) == len(claims.all_claims())
 
 
 def test_an_unknown_id_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +272,7 @@ def test_ctrl_c_is_polite(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger, "find_claims", interrupted)
+    monkeypatch.setattr(claims, "find_claims", interrupted)
     assert cli.main(["show", "Thm 4.4"]) == 130
     assert capsys.readouterr().err == "lora-bounds: interrupted\n"
 
@@ -272,7 +290,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_the_light_commands_load_neither_torch_nor_provers() -> None:
     code = (
-        "import sys; from lora_bounds import cli; cli.main(['show'])\n"
+        "import sys; from lora_bounds import __main__ as cli; cli.main(['show'])\n"
         "heavy = {'torch', 'z3', 'sympy', 'flint', 'hypothesis'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )

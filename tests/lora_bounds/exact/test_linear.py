@@ -60,6 +60,14 @@ def problem(seed, outputs=2, rank=2, inputs=3):
     }
 
 
+@pytest.mark.claim(
+    "Linear layer, LoRA Dropout",
+    "Linear layer, activation dropout",
+    "Linear layer, rank masks",
+    "Linear layer, entrywise masks",
+    "Linear layer, objective",
+    "Linear layer, free ensemble",
+)
 @pytest.mark.parametrize("law", MASK_LAWS)
 @given(seed=seeds, p=rates)
 def test_moments_and_objective_match_enumeration(law, seed, p):
@@ -84,6 +92,7 @@ def random_value(law, update, data, p):
     )  # fmt: skip
 
 
+@pytest.mark.claim("Linear layer, minimiser")
 @pytest.mark.parametrize("law", QUADRATIC)
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.8])
 def test_full_rank_minimizer_beats_descent(law, p):
@@ -98,6 +107,7 @@ def test_full_rank_minimizer_beats_descent(law, p):
     assert random_value(law, best, data, p) <= found.fun + ROUTE
 
 
+@pytest.mark.claim("Linear layer, minimiser")
 @pytest.mark.parametrize("law", QUADRATIC)
 @pytest.mark.parametrize("p", [0.0, 0.4])
 def test_rank_one_minimizer_beats_descent_from_many_starts(law, p):
@@ -118,6 +128,7 @@ def test_rank_one_minimizer_beats_descent_from_many_starts(law, p):
     assert_allclose(value, min(found), rtol=1e-6)
 
 
+@pytest.mark.claim("Linear layer, raw update")
 @given(seeds, rates)
 def test_trained_update_solves_the_normal_equations_over_all_masks(seed, p):
     """Stationarity of E over masks of (1/2) tr(U Σ Uᵀ) - tr(U Gᵀ), U = diag(b) Δ diag(a)."""
@@ -133,6 +144,7 @@ def test_trained_update_solves_the_normal_equations_over_all_masks(seed, p):
     assert_allclose(mean, (1 - p) ** 2 * delta, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.claim("Linear layer, raw update")
 def test_trained_update_from_least_squares_to_single_variables():
     data = problem(1)
     sigma, g = data["second_moment"], data["cross_moment"]
@@ -144,6 +156,7 @@ def test_trained_update_from_least_squares_to_single_variables():
         assert_allclose(trained_update(**isotropic, dropout=p), g / 4.0, rtol=1e-12)
 
 
+@pytest.mark.claim("Linear layer, dropout at rate q")
 @given(seeds, rates, st.floats(0.1, 5.0))
 def test_isotropic_inputs_make_lora_dropout_ordinary_dropout_at_rate_q(seed, p, scale):
     data = problem(seed)
@@ -162,6 +175,7 @@ def test_isotropic_inputs_make_lora_dropout_ordinary_dropout_at_rate_q(seed, p, 
     assert_allclose(left, right, rtol=1e-9)
 
 
+@pytest.mark.claim("Linear layer, dropout at rate q")
 def test_correlated_inputs_tell_the_two_laws_apart():
     sigma = np.array([[1.0, 0.9], [0.9, 1.0]])
     ours = effective_moment(law="row_column", second_moment=sigma, dropout=0.5)
@@ -169,6 +183,7 @@ def test_correlated_inputs_tell_the_two_laws_apart():
     assert np.abs(ours - usual).max() > 0.5
 
 
+@pytest.mark.claim("Linear layer, objective")
 @given(seeds, rates)
 def test_objective_is_risk_plus_the_induced_regularizer(seed, p):
     data = problem(seed)

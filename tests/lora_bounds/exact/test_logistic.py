@@ -28,6 +28,7 @@ def test_gradient_vanishes(seed, lam, scale):
     assert np.linalg.norm(gradient) <= 1e-11 * max(size, lam)
 
 
+@pytest.mark.claim("Audit 4")
 def test_solution_in_one_dimension_to_many_digits():
     fit = logistic_fit(inputs=[[1.0], [2.0]], labels=[1.0, -1.0], regularization=0.3, dropout=0.5)
     with mp.workdps(40):
@@ -52,6 +53,7 @@ def test_agrees_with_a_generic_optimiser(seed):
     assert_allclose(fit.solution, found.x, atol=1e-6)
 
 
+@pytest.mark.claim("Audit 5")
 @pytest.mark.parametrize("convention", ["1/n", "1/(n-1)"])
 def test_leave_one_out_solves_the_smaller_problem(convention):
     x, y = sample(7, n=5)

@@ -26,6 +26,7 @@ def refit(x, y, weight, center, divisor):
     return center + np.linalg.lstsq(rows, right, rcond=None)[0]
 
 
+@pytest.mark.claim("Def 4.1")
 @given(seeds, st.floats(0.01, 10), st.floats(0.05, 1))
 def test_fit_matches_an_augmented_least_squares(seed, lam, p):
     x, y, center = sample(seed)
@@ -37,6 +38,7 @@ def test_fit_matches_an_augmented_least_squares(seed, lam, p):
     assert_allclose(fit.least_curvature, np.linalg.eigvalsh(x.T @ x / len(x))[0], rtol=1e-8)
 
 
+@pytest.mark.claim("Def 4.1")
 @pytest.mark.parametrize("convention", ["1/n", "1/(n-1)"])
 @given(seed=seeds, lam=st.floats(0.01, 10), p=st.floats(0.05, 1))
 def test_leave_one_out_matches_refits(convention, seed, lam, p):
@@ -64,6 +66,7 @@ def test_leave_one_out_matches_refits(convention, seed, lam, p):
     assert_allclose(got.regularized_stability, np.abs(changes[:, 1]).mean(), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.claim("Prop 4.2")
 @given(seeds, st.floats(0.05, 5), st.floats(0.1, 1))
 def test_prop_4_2_holds_with_the_lipschitz_constant_of_the_segment(seed, lam, p):
     """A quadratic is its own expansion, so the proof of Prop. 4.2 goes through example by example.
@@ -85,6 +88,7 @@ def test_prop_4_2_holds_with_the_lipschitz_constant_of_the_segment(seed, lam, p)
     assert got.regularized_stability <= bound.value
 
 
+@pytest.mark.claim("Audit 9")
 @given(seeds, st.floats(0.0, 5), st.floats(0, 1), st.floats(0.0, 3.0))
 def test_expected_risks_match_a_sum_over_unit_noise(seed, lam, p, noise):
     """Risks are quadratic in the noise, so ±1 along each axis averages them exactly."""

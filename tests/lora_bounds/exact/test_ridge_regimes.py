@@ -24,6 +24,7 @@ sizes = st.integers(1, 25)
 weights = st.floats(1e-3, 30)
 
 
+@pytest.mark.claim("Audit 9")
 @pytest.mark.parametrize(("n", "d", "p"), [(8, 3, 0.2), (5, 5, 0.5), (4, 7, 0.9)])
 def test_risks_against_simulated_inputs(n, d, p):
     """Mean over inputs of the exact conditional risks; seven standard errors of the simulation."""
@@ -46,6 +47,7 @@ def test_risks_against_simulated_inputs(n, d, p):
     assert np.all(7 * error < 0.15)
 
 
+@pytest.mark.claim("Audit 9")
 @given(sizes, sizes, weights, st.floats(0, 3))
 def test_the_gap_turns_where_the_ratio_says(n, d, w, ratio):
     spectrum, step = wishart_spectrum(n=n, d=d), 1e-4
@@ -84,6 +86,7 @@ def test_least_squares():
     assert quiet.test == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.claim("Audit 9")
 @given(sizes, sizes, st.sampled_from([0.02, 0.2, 1.0, np.inf]))
 def test_critical_ratio_is_the_largest_on_a_finer_grid(n, d, lam):
     spectrum = wishart_spectrum(n=n, d=d)
@@ -97,6 +100,7 @@ def test_critical_ratio_is_the_largest_on_a_finer_grid(n, d, lam):
     assert 0 <= found.ratio < 2 / 3  # approached for one input and many examples
 
 
+@pytest.mark.claim("T1, few examples")
 @given(st.integers(2, 60), st.integers(2, 60))
 def test_with_few_examples_it_never_turns(n, d):
     """r(w) > 0 for some w exactly if E μ⁻¹ < E μ⁻² over the eigenvalues that are not 0."""
@@ -109,11 +113,13 @@ def test_with_few_examples_it_never_turns(n, d):
     assert (critical_ratio(spectrum=wishart_spectrum(n=n, d=d)).ratio > 0) == turns
 
 
+@pytest.mark.claim("T1, few examples")
 @pytest.mark.parametrize(("aspect", "turns"), [(GOLDEN - 1e-3, False), (GOLDEN + 1e-3, True)])
 def test_the_golden_threshold_of_the_limit(aspect, turns):
     assert (critical_ratio(spectrum=marchenko_pastur(aspect=aspect)).ratio > 0) == turns
 
 
+@pytest.mark.claim("Audit 9")
 @given(st.floats(0.3, 20), st.sampled_from([0.05, 0.5, 4.0]), st.floats(0.0, 0.4))
 def test_rising_rates_are_those_of_the_gap(aspect, lam, ratio):
     spectrum = marchenko_pastur(aspect=aspect)
@@ -152,6 +158,7 @@ def test_map_agrees_with_its_parts():
         found.critical[0, 0] = 1.0
 
 
+@pytest.mark.claim("Audit 9, every law")
 def test_heavy_tails_by_hand():
     """Inputs 1 (nine times in ten) or 10, n = 6, noise variance = signal power: the gap rises."""
     rates, lam, share = np.array([0.18, 0.36]), 5.0, 0.1
@@ -166,6 +173,7 @@ def test_heavy_tails_by_hand():
     assert gap[1] > gap[0]
 
 
+@pytest.mark.claim("Audit 9, many examples")
 def test_gaussian_inputs_have_fourth_moment_three():
     """The limit in n, (E x⁴ - 1)/3 = 2/3, is approached from below at the rate 1/n."""
     ratios = np.array(
@@ -179,6 +187,7 @@ def test_gaussian_inputs_have_fourth_moment_three():
 # --- LoRA Dropout itself --------------------------------------------------------------------------
 
 
+@pytest.mark.claim("T1, LoRA Dropout")
 @pytest.mark.parametrize("inference", ["ensemble", "raw"])
 def test_sampled_risks_against_fits_of_simulated_targets(inference):
     """One sample of inputs: average over unit noises and axes of θ*, fit by fit."""
@@ -212,6 +221,7 @@ def test_sampled_risks_against_fits_of_simulated_targets(inference):
     )
 
 
+@pytest.mark.claim("T1, LoRA Dropout")
 def test_the_sample_tends_to_the_limit():
     rates, errors = np.array([0.1, 0.3, 0.6]), []
     limit = dropout_limit_risks(
@@ -227,6 +237,7 @@ def test_the_sample_tends_to_the_limit():
     assert errors[2] < 0.03
 
 
+@pytest.mark.claim("T1, LoRA Dropout")
 @given(st.floats(0.6, 20), st.floats(0.02, 0.98))
 def test_the_limit_turns_where_the_ratio_says(aspect, p):
     spectrum, step = marchenko_pastur(aspect=aspect), 1e-5

@@ -14,6 +14,7 @@ from lora_bounds.exact.spectra import marchenko_pastur, wishart_spectrum
 SHAPES = [(1, 1), (5, 1), (1, 5), (2, 2), (7, 3), (3, 7), (20, 20), (40, 15), (60, 120), (150, 149)]
 
 
+@pytest.mark.claim("Audit 9")
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 def test_moments_match_their_closed_forms(n, d):
     found = wishart_spectrum(n=n, d=d)
@@ -45,6 +46,7 @@ def test_one_input_is_a_chi_square():
         assert found.weights @ (1 / (found.values + 0.3)) == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.claim("Audit 9")
 @pytest.mark.parametrize("n", [2, 3, 6])
 def test_two_inputs_by_integrating_the_joint_density(n):
     """Singular values s > t of a (n, 2) matrix: density (s t)^(n-2) (s² - t²) exp(-(s²+t²)/2)."""
@@ -83,6 +85,7 @@ def test_the_limit_has_the_stieltjes_transform_of_marchenko_and_pastur(aspect, w
     assert found.weights.sum() == pytest.approx(1.0, abs=1e-10)
 
 
+@pytest.mark.claim("T1, limit")
 def test_the_exact_spectrum_tends_to_the_limit():
     limit = marchenko_pastur(aspect=2.0)
     want = limit.weights @ (1 / (limit.values + 0.5))

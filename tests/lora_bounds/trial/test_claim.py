@@ -1,12 +1,12 @@
 """The verdict follows from the evidence that ran, and from nothing else."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 
-from lora_bounds.ledger.evidence import Sweep, agreement, proof, sweep, unseen
 from lora_bounds.trial.claim import Claim, Effect, Evidence, Finding, Verdict, derive_verdict
+from lora_bounds.trial.evidence import Sweep, agreement, proof, sweep, unseen
+from lora_bounds.trial.proof import Proof
 
 
 def piece(effect: Effect, assuming: str | None = None, margin: float | None = None) -> Evidence:
@@ -93,15 +93,11 @@ def test_a_sweep_refutes_at_the_first_negative_slack(slacks: list[float], effect
     assert evidence.name.endswith("tried")
 
 
-def test_a_proof_that_does_not_hold_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_bounds import proofs
-    from lora_bounds.trial.proof import Proof
+def test_a_proof_that_does_not_hold_fails() -> None:
+    def prove_wrong() -> Proof:
+        return Proof(False, "sympy", "1 = 2", ("[sympy] 1 = 2: FAILED",))
 
-    def failed() -> dict[str, Callable[[], Proof]]:
-        return {"wrong": lambda: Proof(False, "sympy", "1 = 2", ("[sympy] 1 = 2: FAILED",))}
-
-    monkeypatch.setattr(proofs, "all_proofs", failed)
-    assert proof("wrong").run().effect == "fails"
+    assert proof(prove_wrong).run().effect == "fails"
 
 
 def test_agreement_is_relative_and_unseen_is_a_power() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lora_bounds.ledger.error_rates import LAWS, TABLES, try_crossed, try_rate
+from lora_bounds.claims.measured.error_rates import LAWS, TABLES, try_crossed, try_rate
 from lora_bounds.trial.effects import MeanEffect, crossed, near, slope, strongest, weakest
 from lora_bounds.trial.frequency import judge_frequency
 

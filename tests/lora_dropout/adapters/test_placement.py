@@ -104,6 +104,23 @@ class Sorted(nn.Module):
         return self.layer(x[order])[order.argsort()]
 
 
+class Mirror(nn.Module):
+    """Its layer gets the rows in another order, of one kind for each number of rows."""
+
+    def __init__(self, kind: str, inner: bool = True) -> None:
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(WIDTH, WIDTH)
+        self.inner = Mirror(kind, inner=False) if inner else None
+        self.head = nn.Linear(WIDTH, 3) if inner else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inner is not None:
+            return self.head(self.layer(self.inner(x)).tanh().mean(1))
+        if self.kind == "flip":
+            return self.layer(x.flip(0)).flip(0)
+        return self.layer(x.roll(1, 0)).roll(-1, 0)
+
+
 class Shared(nn.Module):
     """Examples meet: by their mean, or in train mode alone."""
 
@@ -188,7 +205,10 @@ def test_one_example_and_equal_ones(layout: str) -> None:
     check(model, x.expand(4, -1, -1), 4)  # as many examples as tokens, and none differs
 
 
-@pytest.mark.parametrize("model", [WithTable(), Sorting(around=True)])
+@pytest.mark.parametrize(
+    "model",
+    [WithTable(), Sorting(around=True), Mirror("flip"), Mirror("roll")],
+)
 def test_what_has_no_place_runs_once_an_instance(model: nn.Module) -> None:
     model = adapted(model)
     for size, n in ((4, 2), (5, 3), (1, 2)):

@@ -12,7 +12,7 @@ from lora_dropout.commands.loading import base_model as models
 from lora_dropout.tasks.catalogue import GLUE_NAMES
 from lora_dropout.tasks.glue import GLUE
 from lora_dropout.tasks.text import read_json
-from tests.torture.trust import world
+from tests.hardening.trust import world
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

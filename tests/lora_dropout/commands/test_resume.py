@@ -16,7 +16,7 @@ from lora_dropout.commands.options import flag_of
 from lora_dropout.commands.run_identity import MAY_DIFFER, model_identity, rows_identity
 from lora_dropout.commands.settings import CompareSettings, RunSettings, TrainSettings
 from lora_dropout.tasks.catalogue import find_task
-from tests.torture.trust import world
+from tests.hardening.trust import world
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

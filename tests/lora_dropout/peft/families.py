@@ -89,6 +89,9 @@ FAMILIES: dict[str, Family] = {
     **_text("bert roberta", "AutoModelForMultipleChoice", "choices"),
     **_text("bert roberta distilbert modernbert", "AutoModelForMaskedLM", "tokens"),
     **_text("bert", "AutoModelForNextSentencePrediction", "pairs"),
+    **_text("electra", "AutoModelForPreTraining", "replaced"),
+    **_text("bert albert", "AutoModelForPreTraining", "pretraining"),
+    **_text("gpt2", "GPT2DoubleHeadsModel", "two_heads"),
     **_text("gpt2 gpt_neox gptj opt bloom falcon llama mixtral qwen2 qwen2_moe gemma phi3",
             "AutoModelForCausalLM", "tokens"),
     **_text("t5 mt5 bart mbart", "AutoModelForSeq2SeqLM", "seq2seq"),
@@ -120,7 +123,8 @@ def family_model(name: str, *, fresh: bool = True, **more: Any) -> nn.Module:
     family = FAMILIES[name]
     torch.manual_seed(0)
     config = family.config(**{"initializer_range": 0.2, **family.settings})
-    model = getattr(tf, family.head).from_config(config)
+    head = getattr(tf, family.head)
+    model = getattr(head, "from_config", head)(config)  # an Auto class, or the head itself
     fitting = LoraConfig(r=2, target_modules=_ATTENTION, init_lora_weights=fresh, **more)
     return get_peft_model(model.eval(), fitting).eval()
 
@@ -151,6 +155,15 @@ Batch = Callable[[int, torch.Generator], dict[str, Any]]
 _BATCHES: dict[str, Batch] = {
     "classes": lambda n, g: {"input_ids": _tokens(n, g), "labels": _classes(n, random=g)},
     "pairs": lambda n, g: {"input_ids": _tokens(n, g), "labels": _classes(n, random=g, most=2)},
+    "replaced": lambda n, g: {
+        "input_ids": _tokens(n, g), "labels": _classes(n, _LENGTH, random=g, most=2),
+        "attention_mask": torch.ones(n, _LENGTH, dtype=torch.int64),
+    },
+    "pretraining": lambda n, g: {"input_ids": _tokens(n, g)},
+    "two_heads": lambda n, g: {
+        "input_ids": torch.randint(4, 15, (n, 2, _LENGTH), generator=g),
+        "mc_token_ids": torch.full((n, 2), _LENGTH - 1),
+    },
     "number": lambda n, g: {"input_ids": _tokens(n, g), "labels": torch.randn(n, generator=g)},
     "numbers": lambda n, g: {"input_ids": _tokens(n, g), "labels": torch.randn(n, 3, generator=g)},
     "labels": lambda n, g: {

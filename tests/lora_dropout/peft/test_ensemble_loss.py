@@ -1,5 +1,6 @@
 """The loss of an evaluation is the user's own, of the averaged outputs, or says what it is."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import Trainer, TrainingArguments
 from lora_dropout import sample_masks, use_masks
 from lora_dropout.peft import LoRADropoutMixin, LoRADropoutTrainer, attach
 from lora_dropout.peft.ensemble_output import ensemble_forward
+from lora_dropout.prediction.averaging import OUTPUTS
 from lora_dropout.seeds import derived_generator
 from tests.lora_dropout.peft.families import family_batch, family_model
 from tests.lora_dropout.peft.models import batch, peft_model
@@ -173,7 +175,7 @@ def test_forward_is_given_back_and_generates_nothing() -> None:
     before = model.forward
     with (
         pytest.raises(ValueError, match="generates no tokens: evaluate with inference='mean'"),
-        ensemble_forward(model, masks, lambda: None, []),  # type: ignore[arg-type, return-value]
+        ensemble_forward(model, masks, lambda name: OUTPUTS, []),
     ):
         model.generate(input_ids=torch.tensor([[1, 2]]))
     assert model.forward == before
@@ -196,10 +198,49 @@ def test_integers_must_agree() -> None:
     del data["labels"]
     masks = sample_masks(model, n_instances=2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        with ensemble_forward(model, masks, lambda: None, ["codes"]):  # type: ignore[arg-type, return-value]
+        with ensemble_forward(model, masks, lambda name: OUTPUTS, ["codes"]):
             assert model(**data)["size"] == 3
         with (
             pytest.raises(ValueError, match=r"outputs of torch.int64 in 'codes' that differ"),
-            ensemble_forward(model, masks, lambda: None, []),  # type: ignore[arg-type, return-value]
+            ensemble_forward(model, masks, lambda name: OUTPUTS, []),
         ):
             model(**data)
+
+
+class Inner(Trainer):
+    """Calls a part of the model by itself."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        outputs = model.get_base_model()(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+class Both(Inner):
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        return (loss + model(**inputs).loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("kind", [Inner, Both])
+def test_a_part_of_the_model_is_no_ensemble(kind: type, tmp_path: Path) -> None:
+    own = type("Own", (LoRADropoutMixin, kind), {})
+    run = own(attach(peft_model("bert")), _arguments(tmp_path), eval_instances=2)
+    with pytest.raises(ValueError, match=r"layer '.*' ran outside of the model's forward pass"):
+        run.prediction_step(run.model, batch("bert"), False)
+    run.inference = "mean"
+    run.prediction_step(run.model, batch("bert"), False)
+
+
+def test_logits_of_no_known_meaning_are_averaged_with_a_word(tmp_path: Path) -> None:
+    def run(**more: Any) -> Any:
+        model = attach(family_model("bert-classes", fresh=False))
+        inner = model.get_base_model()
+        inner.__class__ = type("Strange", (nn.Module,), dict(vars(type(inner))))
+        run = LoRADropoutTrainer(model, _arguments(tmp_path), eval_instances=2, **more)
+        return run.prediction_step(run.model, family_batch("bert-classes"), False)
+
+    with pytest.warns(UserWarning, match="averages the logits of Strange as they are"):
+        run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(average="probabilities")

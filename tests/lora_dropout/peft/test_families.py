@@ -74,18 +74,19 @@ def test_members_are_averaged_as_stated(name: str, tmp_path: Path) -> None:
         if "loss" in member:
             losses.append(member.pop("loss"))
         for key, value in member.items():
-            if key in ("logits", "start_logits", "end_logits"):
+            if key.endswith("logits"):
                 scores.setdefault(key, []).append(value)
     scores = {key: torch.stack(value) for key, value in scores.items()}
     assert all((value[0] - value[1]).abs().max() > 1e-6 for value in scores.values())
     kind = FAMILIES[name].kind
     found = run.prediction_step(run.model, dict(batch), False)[1]
     found = [found] if isinstance(found, Tensor) else [x for x in found if isinstance(x, Tensor)]
+    assert len(found) >= len(scores)
     averaged = []
     for value, got in zip(scores.values(), found, strict=False):
         if kind in ("number", "numbers", "boxes", "masked_image"):
             wanted = value.mean(0)
-        elif kind == "labels":
+        elif kind in ("labels", "replaced"):
             got, wanted = got.sigmoid(), value.sigmoid().mean(0)
         else:
             axis = 1 if kind == "pixels" else -1
@@ -116,8 +117,8 @@ def _loss(kind: str, name: str, averaged: list[Tensor], batch: dict[str, Tensor]
     (wanted,), labels = averaged, batch["labels"]
     if kind in ("number", "numbers"):
         return F.mse_loss(wanted.view(labels.shape), labels)
-    if kind == "labels":
-        return F.binary_cross_entropy(wanted, labels)
+    if kind in ("labels", "replaced"):
+        return F.binary_cross_entropy(wanted, labels.float())
     if kind == "tokens" and "CausalLM" in FAMILIES[name].head:
         wanted, labels = wanted[:, :-1], labels[:, 1:]
     return F.nll_loss(wanted.log().flatten(0, -2), labels.flatten())

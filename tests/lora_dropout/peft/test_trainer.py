@@ -315,6 +315,25 @@ def test_losses_in_which_examples_meet_train_by_loop(
     assert loop.training_step(model, batch("bert", 4)).isfinite()
 
 
+class Late(Halves):
+    """Its pairs count from the third step on."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # type: ignore[no-untyped-def]
+        if self.state.global_step > 1:
+            return super().compute_loss(model, inputs, return_outputs)
+        return Trainer.compute_loss(self, model, inputs, return_outputs)
+
+
+@pytest.mark.parametrize("mode", ["batched", "grouped"])
+def test_a_loss_that_changes_is_looked_at_again(tmp_path: Path, mode: str) -> None:
+    kind = type("Kind", (LoRADropoutMixin, Late), {})
+    model = attach(peft_model("bert"), n_instances=2)
+    run = kind(model, arguments(tmp_path, max_steps=4), train_dataset=Rows("bert", 16), mode=mode)
+    with pytest.raises(ValueError, match="must be 'loop' for this loss"):
+        run.train()
+    assert run.state.global_step == 2
+
+
 def test_a_packed_row_has_one_mask(tmp_path: Path) -> None:
     run = trainer(tmp_path, "llama", settings={"mode": "grouped"})
     part = {**batch("llama", 1), "position_ids": torch.tensor([[0, 1, 0, 1, 2]])}

@@ -152,7 +152,12 @@ class _Head:
         (_Head("ViTForImageClassification", problem_type="multi_label_classification"), RULES[2]),
         (_Head("SegformerForSemanticSegmentation", num_labels=3), RULES[0]),
         (_Head("GPT2LMHeadModel"), RULES[1]),
-        (_Head("ViTForMaskedImageModeling"), None),
+        (_Head("ViTForMaskedImageModeling"), OUTPUTS),
+        (_Head("ElectraForPreTraining"), RULES[2]),
+        (_Head("ViltForQuestionAnswering"), RULES[2]),
+        (_Head("EncoderDecoderModel"), RULES[1]),
+        (_Head("AlbertForPreTraining"), None),
+        (_Head("LukeForEntityClassification"), None),
         (nn.Linear(2, 2), None),
     ],
 )  # fmt: skip
@@ -160,6 +165,38 @@ def test_models_state_their_task(head: Any, wanted: Averaging | None) -> None:
     assert stated_averaging(head) == wanted
     assert check_averaging(None, head) == (wanted or OUTPUTS)
     assert check_averaging("sigmoids", head) == Averaging("sigmoids")
+
+
+def test_every_head_that_transformers_lists_for_a_task_states_it() -> None:
+    from transformers.models.auto import modeling_auto
+
+    sigmoids = {"ViltForQuestionAnswering", "TapasForQuestionAnswering"}
+    tasks = {
+        "CAUSAL_LM": RULES[1], "MASKED_LM": RULES[1], "SEQ_TO_SEQ_CAUSAL_LM": RULES[1],
+        "SPEECH_SEQ_2_SEQ": RULES[1], "TOKEN_CLASSIFICATION": RULES[1], "CTC": RULES[1],
+        "MULTIPLE_CHOICE": RULES[1], "NEXT_SENTENCE_PREDICTION": RULES[1],
+        "DOCUMENT_QUESTION_ANSWERING": RULES[1], "AUDIO_XVECTOR": RULES[1],
+        "AUDIO_FRAME_CLASSIFICATION": RULES[1], "SEQUENCE_CLASSIFICATION": RULES[1],
+        "IMAGE_CLASSIFICATION": RULES[1], "VIDEO_CLASSIFICATION": RULES[1],
+        "AUDIO_CLASSIFICATION": RULES[1], "SEMANTIC_SEGMENTATION": RULES[0],
+        "VISUAL_QUESTION_ANSWERING": RULES[1], "TABLE_QUESTION_ANSWERING": RULES[1],
+        "MASKED_IMAGE_MODELING": OUTPUTS, "DEPTH_ESTIMATION": OUTPUTS,
+    }  # fmt: skip
+    checked = 0
+    for task, wanted in tasks.items():
+        listed = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES").values()
+        for entry in listed:
+            for name in entry if isinstance(entry, (tuple, list)) else [entry]:
+                found = stated_averaging(_Head(name, num_labels=3, problem_type=None))
+                assert found == (RULES[2] if name in sigmoids else wanted), name
+                checked += 1
+    assert checked > 500
+
+
+def test_a_class_that_is_derived_from_a_head_is_that_head() -> None:
+    head = _Head("BertForSequenceClassification", num_labels=3, problem_type=None)
+    head.__class__ = type("Mine", (type(head),), {})
+    assert stated_averaging(head) == RULES[1]
 
 
 def test_losses_state_their_task() -> None:

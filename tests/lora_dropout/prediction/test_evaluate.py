@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from lora_dropout import LoRADropoutConfig, ensemble_predict, evaluate, sample_masks
+from lora_dropout import LoRADropoutConfig, adapt, ensemble_predict, evaluate, sample_masks
 from lora_dropout import expected_calibration_error as ece
 from tests.lora_dropout.strategies import generator, normal, two_layers
 
@@ -63,3 +64,18 @@ def test_ignored_targets_do_not_count() -> None:
     kept = labels != -100
     some = evaluate(model, (x, labels), inference="mean")
     assert some == pytest.approx(evaluate(model, (x[kept], labels[kept]), inference="mean"))
+
+
+def test_counts_are_no_classes() -> None:
+    model = adapt(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), LoRADropoutConfig(rank=1))
+    x, counts = torch.randn(6, 4), torch.tensor([0, 3, 1, 7, 2, 0])
+    for loss in (F.poisson_nll_loss, lambda o, t: F.poisson_nll_loss(o, t), F.mse_loss):
+        found = evaluate(model, (x, counts), loss_fn=loss, inference="mean")
+        assert found.keys() == {"loss"}
+    model = adapt(
+        nn.Sequential(nn.Linear(4, 3)), LoRADropoutConfig(rank=1)
+    )  # several labels, told by integers
+    labels = torch.randint(0, 2, (6, 3))  # several to an example
+    loss = lambda o, t: F.binary_cross_entropy_with_logits(o, t.float())  # noqa: E731
+    found = evaluate(model, (x, labels), loss_fn=loss, inference="mean", average="sigmoids")
+    assert found.keys() == {"loss"}

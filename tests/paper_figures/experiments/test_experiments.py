@@ -227,7 +227,7 @@ def test_members_that_know_nothing_establish_nothing(
     """The experiment and the claim together, on outputs that are noise: no size is any better."""
     from types import SimpleNamespace
 
-    from lora_bounds.ledger.measured import ERROR, ensemble_accuracy_rises_with_size
+    from lora_bounds.claims.measured.on_digits import ERROR, ensemble_accuracy_rises_with_size
     from lora_bounds.measurements import Measurement
     from lora_bounds.trial.frequency import judge_frequency
 

@@ -1,0 +1,1 @@
+"""The predictions on trained adapters."""

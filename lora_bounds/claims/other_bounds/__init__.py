@@ -1,0 +1,1 @@
+"""Other bounds for the same model, and the identity behind stability."""

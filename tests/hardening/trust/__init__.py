@@ -1,0 +1,1 @@
+"""Code in files, names that lead elsewhere, other machines."""

@@ -1,1 +1,0 @@
-"""One seed, one result: over threads, processes, orders, restarts, copies and Pythons."""

@@ -1,1 +1,0 @@
-"""The tests themselves: planted faults, coverage, mutants, random order."""

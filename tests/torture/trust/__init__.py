@@ -1,1 +1,0 @@
-"""Code in files, names that lead elsewhere, other machines, dependencies."""
