@@ -68,6 +68,17 @@ masks = sample_masks(model, n_instances=32, generator=torch.Generator().manual_s
 members = member_outputs(model, images, masks)
 mean = evaluate(model, task.test, inference="mean")
 
+# %% [markdown]
+# How much of the update is a member without? Of the entries of B A a mask drops, by Section 4.1 of
+# the paper, the share 2p - p².
+
+# %%
+from lora_dropout.probes.realised_sparsity import realised_sparsity
+
+dropped = realised_sparsity(model, n_draws=32, generator=torch.Generator().manual_seed(0))
+print(f"dropped {dropped.realised:.3f} of the entries, 2p - p² = {dropped.expected:.3f}")
+assert dropped.interval.low <= dropped.expected <= dropped.interval.high
+
 # %%
 curves = {kind: ensemble_curve(members, labels, sizes=(1, 2, 4, 8, 16), average=kind)
           for kind in ("probabilities", "logits")}
@@ -92,6 +103,20 @@ assert np.all(np.diff(curves["probabilities"].loss) < 1e-6)
 best = curves["probabilities"].loss[-1]
 print(f"test loss: one member {curves['probabilities'].loss[0]:.3f}, ensemble of 16 {best:.3f}, mean network {mean['loss']:.3f}")
 print(f"accuracy: ensemble of 16 {curves['probabilities'].accuracy[-1]:.3f}, mean network {mean['accuracy']:.3f}")
+
+# %% [markdown]
+# How sure is that on so few test images? Bootstrap intervals over the examples:
+
+# %%
+from lora_dropout import predict
+from lora_dropout.probes.quality import prediction_quality
+
+for way in ("ensemble", "mean"):
+    outputs = predict(model, images, inference=way, n_instances=16, generator=torch.Generator().manual_seed(0))
+    found = prediction_quality(outputs, labels, resamples=200)
+    for name in ("nll", "accuracy", "adaptive_ece"):
+        one = getattr(found, name)
+        print(f"{way:8} {name:12} {one.value:.3f}  [{one.interval.low:.3f}, {one.interval.high:.3f}]")
 
 # %% [markdown]
 # The mean network costs one pass instead of 16. That the ensemble is never worse than the network

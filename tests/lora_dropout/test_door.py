@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -172,3 +173,23 @@ def test_a_model_or_loss_that_does_not_fit_is_told_with_its_own_words():
             raise FloatingPointError
 
         call_loss(alarmed, torch.ones(2), torch.ones(2))
+
+
+@door.checked
+def _behind(n: door.Count, *, rate: door.Probability | None = None, kind: Literal["a", "b"] = "a"):
+    return n, rate, kind
+
+
+def test_a_door_checks_what_is_given_and_hands_on_plain_values() -> None:
+    assert _behind(np.int64(2), rate=np.float64(0.5)) == (2, 0.5, "a")
+    assert type(_behind(np.int64(2))[0]) is int
+    for arguments, message in (
+        ({"n": 0}, "n must be at least 1, got n=0"),
+        ({"n": 1, "rate": 2}, r"rate must be in \[0, 1\], got rate=2"),
+        ({"n": 1, "kind": "c"}, "kind must be one of 'a', 'b', got kind='c'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _behind(**arguments)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'n'"):
+        _behind()
+    assert door.unchecked(_behind)(0, rate=2) == (0, 2, "a")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -208,8 +209,6 @@ OWN: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "peft.detach": {"model": st.builds(peft_model).map(attach), "fold": st.booleans()},
     "probes.adapter_objective.AdapterObjective": {
         "weight": RATE, "center": NO, "dtype": st.sampled_from([torch.float32, torch.float64])},
-    "probes.changes.summarize": {
-        "values": SEED.map(lambda s: np.random.default_rng(s).normal(size=(2, 4)))},
     "probes.ensemble_curve.ensemble_curve": {"sizes": st.sampled_from([[1], [1, 3]])},
     "probes.example_losses.ClippedCrossEntropy": {"bound": st.floats(0.1, 9)},
     "probes.example_losses.example_losses": {"outputs": INPUTS},
@@ -230,12 +229,12 @@ OWN: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "model": st.builds(one_layer), "loss": st.just("cross_entropy")},
     "probes.lipschitz.segment_lipschitz": {
         "n_points": st.integers(2, 3), "quadratic": st.just(False)},
-    "probes.loss_range.loss_range": {
-        "outputs": INPUTS.map(lambda x: [x]), "targets": TARGETS.map(lambda y: [y])},
     "probes.quality.prediction_quality": {"outputs": INPUTS, "resamples": st.integers(2, 3)},
     "probes.realised_sparsity.realised_sparsity": {"model": st.builds(
         model, law=st.sampled_from(["row_column", "rank", "entrywise"]))},
     "probes.retraining.replace_one": {"examples": NO},
+    "probes.retraining.summarize": {
+        "values": SEED.map(lambda s: np.random.default_rng(s).normal(size=(2, 4)))},
     "runs.store.Store": {"code": st.just(())},
     "runs.store.run_cells": {
         "compute": st.just(lambda cell: cell["a"] + 1), "cells": st.just([{"a": 1}, {"a": 2}]),
@@ -362,13 +361,17 @@ _EXAMPLE = dict.fromkeys(
 
 _WITH_A_TOKENIZER = "takes a tokenizer or rows; its files are attacked in `test_mutated_files`"
 _PART = "part of a layer or a task that is attacked as a whole"
+_BEHIND = "behind the door, where arguments are valid"
 # Public but not attacked alone, and why.
 _KERNEL = "behind the door: what the other probes call"
 NOT_ATTACKED: dict[str, str] = dict.fromkeys(
     ("LAWS", "MaskLaw", "MaskedLayer", "AdapterLinear", "FitResult", "Replicas", "BrierScore",
      "Averaging"), "abstract, a record that functions return, or a value",
 ) | {
-    "probes.intervals.check_confidence": "a check, attacked in all that take a confidence",
+    "probes.intervals.check_sample": "a check, attacked in all that take a sample",
+    "probes.intervals.between": _BEHIND,
+    "probes.intervals.student_slack": _BEHIND,
+    "probes.lipschitz.slopes_between": _BEHIND,
     "peft.LoRADropoutMixin": "attacked by `lora-dropout train`",
     "peft.LoRADropoutTrainer": "attacked by `lora-dropout train`",
     "probes.adapter_objective.as_array": _KERNEL,
@@ -404,6 +407,7 @@ def _below(package: str) -> dict[str, Any]:
         for name, value in vars(module).items():
             own = getattr(value, "__module__", "") == module.__name__ and name[0] != "_"
             record = hasattr(value, "__dataclass_fields__") and not hasattr(value, "__post_init__")
+            record = record and not attrs.has(value)
             if own and (inspect.isfunction(value) or (inspect.isclass(value) and not record)):
                 found[f"{place}.{name}"] = value
     return found

@@ -1,7 +1,10 @@
 """The audit: it finds what is true of a tiny model, and is loud where a bound is wrong."""
 
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -127,3 +130,20 @@ def test_bad_input() -> None:
     adapt(two, LoRADropoutConfig(rank=1, target_modules=("0",), modules_to_save=("1",)))
     with pytest.raises(ValueError, match=r"factors alone, got modules_to_save=\('1',\)"):
         _audit(two)
+
+
+def test_nothing_is_checked_twice() -> None:
+    model, calls = _model(), 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        code = frame.f_code
+        ours = "lora_dropout" in Path(code.co_filename).parts
+        calls += event == "call" and ours and code.co_name.lstrip("_").startswith("check_")
+
+    sys.setprofile(count)
+    try:
+        _audit(model)
+    finally:
+        sys.setprofile(None)
+    assert 10 < calls <= 100

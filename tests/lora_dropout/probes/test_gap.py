@@ -1,7 +1,5 @@
 """Gap, loss range and single-example losses against sums written out."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -20,7 +18,6 @@ from lora_dropout.probes.intervals import (
     empirical_bernstein_interval,
     t_interval,
 )
-from lora_dropout.probes.loss_range import loss_range
 from tests.lora_dropout.probes.problems import class_data, linear_data, linear_model
 from tests.lora_dropout.strategies import IDENTITY, close, generator, normal, two_layers
 
@@ -39,19 +36,6 @@ def test_losses_of_single_examples() -> None:
         close(mean, loss(outputs, targets), IDENTITY)
     assert (sure_bound(clipped), sure_bound(ZeroOneLoss())) == (2.0, 1.0)
     assert sure_bound(F.cross_entropy) is None
-
-
-def test_loss_range() -> None:
-    outputs, targets = 3 * normal(7, 4, seed=0), torch.tensor([0, 1, 2, 3, 3, 3, 0])
-    plain = -outputs.log_softmax(dim=1)[torch.arange(7), targets]
-    got = loss_range([outputs[:3], outputs[3:]], [targets[:3], targets[3:]], F.cross_entropy)
-    assert got.seen == pytest.approx(float(plain.max() - plain.min()))
-    assert (got.value, got.direction, got.bound) == (got.seen, "lower", None)
-    capped = loss_range([outputs], [targets], ClippedCrossEntropy(math.log(4)))
-    assert (capped.value, capped.direction) == (math.log(4), "upper")
-    assert capped.seen <= capped.value
-    zero_one = loss_range([outputs], [targets], ZeroOneLoss())
-    assert (zero_one.value, zero_one.direction, zero_one.seen) == (1.0, "upper", 1.0)
 
 
 @pytest.mark.parametrize("inference", ["ensemble", "mean", "raw"])
@@ -103,19 +87,3 @@ def test_gap_of_a_regression_ensemble_averages_outputs() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="bound must be positive and finite, got bound=0"):
         ClippedCrossEntropy(0)
-    with pytest.raises(ValueError, match="outputs and targets must pair up, got 0 and 0 tensors"):
-        loss_range([], [], F.cross_entropy)
-    outputs, targets = torch.tensor([[0.0, float("inf")]]), torch.tensor([0])
-    with pytest.raises(ValueError, match="outputs must give finite losses, got"):
-        loss_range([outputs], [targets], F.cross_entropy)
-
-    class Liar:
-        bound = 0.1
-
-        def __call__(self, outputs, targets):
-            return F.cross_entropy(outputs, targets)
-
-    with pytest.raises(
-        ValueError, match=r"outputs must give losses in \[0, 0.1\], got some in \[0.69"
-    ):
-        loss_range([torch.zeros(1, 2)], [targets], Liar())
