@@ -375,8 +375,6 @@ NOT_ATTACKED: dict[str, str] = dict.fromkeys(
     "peft.LoRADropoutMixin": "attacked by `lora-dropout train`",
     "peft.LoRADropoutTrainer": "attacked by `lora-dropout train`",
     "probes.adapter_objective.as_array": _KERNEL,
-    "probes.intervals.between": _KERNEL,
-    "probes.lipschitz.slopes_between": _KERNEL,
     "runs.store.DamagedError": "an error",
     "audit.Constants": "a record that `audit` returns",
     "audit.Audit": "a record that `audit` returns",
