@@ -26,7 +26,8 @@ def test_adapter_settings(text, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04.", b"cos\nsystem\n."])
 def test_checkpoint_with_a_right_digest(content, tmp_path):
-    (tmp_path / checkpoint.NAME).write_bytes(checkpoint._digest(content) + content)
+    digest = bytes.fromhex(checkpoint.bytes_digest(content))
+    (tmp_path / checkpoint.NAME).write_bytes(digest + content)
     with pytest.raises(ValueError, match="is damaged, remove it to start afresh"):
         checkpoint.load_checkpoint(tmp_path, settings={})
 

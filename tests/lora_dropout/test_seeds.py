@@ -1,5 +1,7 @@
 """Seeds: all bits count, and no two purposes share a stream."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_training_and_evaluation_share_no_mask(seed: int, monkeypatch: pytest.Mo
         steps.clear()
         return masks
 
-    monkeypatch.setattr("lora_dropout.adapters.use_masks.draw_layer_masks", spy)
+    monkeypatch.setattr(sys.modules["lora_dropout.adapters.use_masks"], "draw_layer_masks", spy)
     monkeypatch.setattr("lora_dropout.training.fit.sample_masks", step)
     fit(model, data, config=FitConfig(epochs=3, batch_size=4, seed=seed), progress=False)
     assert len(set(drawn[True])) == len(drawn[True]) == 3 * 3 * 4

@@ -217,7 +217,7 @@ def _checkpoint(folder: Path) -> None:
 def _load_checkpoint(folder: Path) -> Any:
     path = folder / checkpoint.NAME
     content = path.read_bytes()
-    path.write_bytes(checkpoint._digest(content) + content)
+    path.write_bytes(bytes.fromhex(checkpoint.bytes_digest(content)) + content)
     return checkpoint.load_checkpoint(folder, settings={"a": 1})
 
 

@@ -50,7 +50,9 @@ def _checkpoint(content: bytes, read: Callable[[Path], object]) -> object:
     (folder / "chunk-0000").mkdir()  # of replicas
     for place in (folder, folder / "chunk-0000"):
         # With the right digest: whoever plants a file can compute it.
-        (place / checkpoint.NAME).write_bytes(checkpoint._digest(content) + content)
+        (place / checkpoint.NAME).write_bytes(
+            bytes.fromhex(checkpoint.bytes_digest(content)) + content
+        )
     return read(folder)
 
 

@@ -1,5 +1,7 @@
 """Masks of a whole model."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -200,7 +202,7 @@ def test_seeds_fill_all_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(seeds)
         return draw_layer_masks(specs, seeds, device=device)
 
-    monkeypatch.setattr("lora_dropout.adapters.use_masks.draw_layer_masks", draw)
+    monkeypatch.setattr(sys.modules["lora_dropout.adapters.use_masks"], "draw_layer_masks", draw)
     sample_masks(two_layers(config()), n_instances=4000, generator=generator(0))
     (seeds,) = seen
     bits = (seeds[:, None] >> torch.arange(64)) & 1

@@ -268,7 +268,7 @@ import sys, time, torch
 from pathlib import Path
 from tests.lora_dropout.training.test_fit import config, run, small
 
-from lora_dropout import training
+from lora_dropout.training import fit as training
 
 def slow(*given, **named):
     time.sleep(0.02)
