@@ -13,7 +13,7 @@ from lora_bounds.trial.claim import Claim
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = claims.all_claims()
 FORMULA_MODULES = (
-    *("bounds.sparsity", "bounds.stability", "bounds.risk", "bounds.uniform_risk"),
+    *("bounds.sparsity", "bounds.stability", "bounds.risk"),
     *("bounds.pac_bayes", "bounds.held_out", "bounds.ensemble_risk", "bounds.compare"),
     *("exact.linear", "exact.ridge", "exact.logistic", "exact.spectra", "exact.ridge_regimes"),
     *("exact.regime_grid", "exact.dropout_regimes"),
