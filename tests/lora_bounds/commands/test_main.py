@@ -7,8 +7,10 @@ import re
 import stat
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -17,6 +19,7 @@ from lora_bounds import claims
 from lora_bounds.commands import reference
 from lora_bounds.trial.claim import Claim, Outcome, Verdict
 
+PACKAGE = Path(cli.__file__).parent
 QUICK = "T5, rank masks"
 
 
@@ -296,3 +299,26 @@ def test_the_light_commands_load_neither_torch_nor_provers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_checked_twice_on_the_way_to_a_comparison(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The package's own functions run fewer than 700 times, imports not counted."""
+    arguments = ["bound", "--n", "3668", "--dropout", "0.5"]
+    assert cli.main(arguments) == 0
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+            calls[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        assert cli.main(arguments) == 0
+    finally:
+        sys.setprofile(before)
+    assert capsys.readouterr().out
+    assert 100 < calls.total() < 700, calls.most_common(5)
+    assert calls["admit"] == 1  # the door of compare_bounds, and no other
