@@ -43,7 +43,6 @@ from lora_bounds.rounding import Array, plain, quiet
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_T = TypeVar("_T")
 
 _LONGEST = 80
 _MOST_AXES = 16  # numpy's own limits are 32 in some places and 64 in others
@@ -394,12 +393,12 @@ def domains(function: Callable[..., Any]) -> dict[str, tuple[Domain, ...]]:
 
 
 def _domains_of(hint: Any) -> tuple[Domain, ...]:
-    parts = [part for part in get_args(hint) if part is not NoneType]
     if get_origin(hint) is Annotated:
         return tuple(item for item in hint.__metadata__ if isinstance(item, Domain))
     if get_origin(hint) is Literal:
-        return (Words(*parts),)
-    if len(parts) == 1:  # it, or None
+        return (Words(*get_args(hint)),)
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    if len(parts) == 1 < len(get_args(hint)):  # it, or None
         return _domains_of(parts[0])
     ours = isinstance(hint, type) and hint.__module__.startswith("lora_bounds.")
     return (Is(hint),) if ours or hint is bool else ()

@@ -1,11 +1,15 @@
 """Bad input found by the hardening, each with the error that it now gets."""
 
+import inspect
+from typing import Literal
+
 import numpy as np
 import pytest
 
 import lora_bounds as lb
-from lora_bounds.domains import Reals
+from lora_bounds.domains import Call, Number, Reals, formula, unchecked
 from lora_bounds.exact.ridge_regimes import turning_ratio
+from lora_bounds.rounding import Array
 
 RIDGE = {"inputs": [[1.0], [2.0], [4.0]], "targets": [1.0, 2.0, 3.0]}
 RATES = {"regularization": 1.0, "dropout": 0.5}
@@ -104,3 +108,33 @@ def test_tiny_penalties_are_limits_and_not_nan(aspect):
             spectrum=spectrum, weight=weight, signal_power=1.0, noise_variance=0.0
         )
         assert np.isclose(risks.test, max(1.0 - aspect, 0.0) / 2.0, atol=1e-6)
+
+
+def test_a_door_reads_the_annotations_and_leaves_python_its_own_errors():
+    @formula
+    def f(x: Number, *, law: Literal["a", "b"] = "a", names: list[Call] | None = None) -> Array:
+        return x
+
+    assert f(1) == 1.0
+    assert f(x=1, law="b", names=3) == 1.0  # of a list of anything nothing is known
+    with pytest.raises(ValueError, match="law must be one of a, b; got law='c'"):
+        f(1, law="c")
+    with pytest.raises(ValueError, match=r"law must be one of a, b; got law=None"):
+        f(1, law=None)
+    for args, given in (((), {}), ((1, 2), {}), ((1,), {"x": 1}), ((1,), {"y": 2})):
+        with pytest.raises(TypeError, match=r"f\(\) (missing|takes|got)"):
+            f(*args, **given)
+
+
+def test_a_formula_behind_its_door_is_not_checked():
+    assert unchecked(lb.drop_probability)(dropout=np.array(3.0)) == -3.0
+    assert inspect.signature(lb.lemma_4_3).return_annotation is lb.BoundResult
+    assert inspect.signature(lb.lemma_4_3) == inspect.signature(lb.uniform_stability_bound)
+
+
+def test_sizes_of_one_name_are_one_size():
+    sizes = {"inputs": [[1.0, 2.0]], "solution": [1.0, 2.0]}
+    with pytest.raises(ValueError, match=r"labels must have 1 entries, got labels of shape \(2,\)"):
+        lb.logistic_loss(labels=[1.0, -1.0], **sizes)
+    with pytest.raises(ValueError, match=r"solution must have 2 entries"):
+        lb.logistic_loss(labels=[1.0], **sizes | {"solution": [1.0]})
