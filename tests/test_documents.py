@@ -79,7 +79,7 @@ def _commands(page: Path) -> list[list[str]]:
 def test_commands_have_these_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, *arguments in _commands(page):
         named = arguments[:1] if command != "-m paper_figures" else []
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             COMMANDS[command]([*named, "--help"])
         shown = capsys.readouterr().out
         for option in arguments:
