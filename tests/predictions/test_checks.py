@@ -55,10 +55,10 @@ def test_they_reject_what_is_not(call, message):
         call()
 
 
-def test_caught_shrinks_and_admits_defeat():
+def test_caught_finds_and_admits_defeat():
     def small(value):
         assert value < 100
 
-    assert caught(small, st.integers(0, 1000)) == 100
+    assert caught(small, st.integers(0, 1000)) >= 100
     with pytest.raises(NoSuchExample):
         caught(small, st.integers(0, 50))

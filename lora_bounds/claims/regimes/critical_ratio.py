@@ -1,5 +1,6 @@
 """The critical ratio of noise to signal that parts the regimes of T1."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,12 @@ def regime_ok(problem: Problem) -> bool:
     return 1 <= problem["d"] <= problem["n"] <= 60 and 0.01 <= problem["weight"] <= 100
 
 
+@lru_cache(maxsize=4096)
+def _boundary(n: int, d: int) -> float:
+    """The critical ratio, which a claim and its twin both ask for."""
+    return critical_ratio(spectrum=wishart_spectrum(n=n, d=d)).ratio
+
+
 def falls_at(share: float) -> Sides:
     """Claim that the gap does not rise with w at this share of the critical ratio."""
 
@@ -128,7 +135,7 @@ def falls_at(share: float) -> Sides:
             spectrum=spectrum,
             weight=float(problem["weight"]) * np.array([0.999, 1.001]),
             signal_power=1.0,
-            noise_variance=share * critical_ratio(spectrum=spectrum).ratio,
+            noise_variance=share * _boundary(problem["n"], problem["d"]),
         ).gap
         return float(np.diff(np.asarray(gap))[0]), 0.0
 

@@ -36,7 +36,11 @@ LAUNCHERS = {
 STANDALONE = {"PET_STANDALONE": "1"}
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
+# accelerate's launcher hands over to torchrun's: once more the same, for `make thorough`.
+PARAMS = ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def folder(request: pytest.FixtureRequest, made_once: Callable[..., Path]) -> Path:
     """What the ranks left on disk."""
     return made_once(f"two-ranks-{request.param}", partial(launch, request.param))
