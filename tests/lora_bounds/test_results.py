@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_bounds import checks, rounding
+from lora_bounds import rounding
+from lora_bounds.domains import AtMost, Call, Matrix, Reals, SecondMoment, Vector, Wholes, Words
 from lora_bounds.results import Assumption, BoundResult, conclude, confidence_of
 
 NOTED = Assumption("noted", "somebody looked", True)
@@ -97,65 +98,68 @@ def test_rounding_at_the_ends():
 def test_numbers_outside(value, interval):
     message = f"x must be in {interval}, got x={float(value)!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
-        checks.numbers("x", value, interval)
+        Reals(interval)("x", value)
 
 
 def test_numbers_echo_the_offending_entry_and_copy():
     with pytest.raises(ValueError, match=r"got x=3\.0"):
-        checks.numbers("x", [0.5, 3.0, 0.1], "[0, 1]")
+        Reals("[0, 1]")("x", [0.5, 3.0, 0.1])
     source = np.array([0.25])
-    checked = checks.numbers("x", source, "[0, 1]")
+    checked = Reals("[0, 1]")("x", source)
     source[0] = 9.0
     assert checked[0] == 0.25
-    assert checks.numbers("x", np.inf, "[0, inf]") == np.inf
+    assert Reals("[0, inf]")("x", np.inf) == np.inf
 
 
 @pytest.mark.parametrize("value", ["a", None, 1j, True, [object()]])
 def test_only_real_numbers(value):
     with pytest.raises(TypeError, match="x must hold real numbers, got x="):
-        checks.numbers("x", value)
+        Reals()("x", value)
 
 
 def test_counts():
-    assert checks.count("n", 1e12) == 1e12
-    assert checks.count("k", 0, least=0) == 0.0
+    assert Wholes(1)("n", 1e12) == 1e12
+    assert Wholes(0)("k", 0) == 0.0
     with pytest.raises(ValueError, match=r"n must be a whole number, got n=1\.5"):
-        checks.count("n", [1, 1.5])
+        Wholes(1)("n", [1, 1.5])
     with pytest.raises(ValueError, match=r"n must be in \[2, inf\), got n=1.0"):
-        checks.count("n", 1, least=2)
+        Wholes(2)("n", 1)
 
 
 def test_at_most_names_both():
-    checks.at_most("a", np.array([1.0, 2.0]), "b", np.array(2.0))
+    AtMost("b")("a", np.array([1.0, 2.0]), Call({"b": np.array(2.0)}))
     with pytest.raises(ValueError, match=r"a must be at most b, got a=3\.0"):
-        checks.at_most("a", np.array(3.0), "b", np.array([4.0, 2.0]))
+        AtMost("b")("a", np.array(3.0), Call({"b": np.array([4.0, 2.0])}))
 
 
 def test_matrix_vector_and_moment():
-    assert checks.matrix("A", [[1, 2]], columns=2).shape == (1, 2)
-    assert checks.vector("y", [1, 2], size=2).tolist() == [1.0, 2.0]
+    def sized(size):
+        return Call(sizes={"d": size})
+
+    assert Matrix(columns="d")("A", [[1, 2]], sized(2)).shape == (1, 2)
+    assert Vector("d")("y", [1, 2], sized(2)).tolist() == [1.0, 2.0]
     for value in ([1.0], [[]], [[[1.0]]]):
         with pytest.raises(ValueError, match="A must be a matrix"):
-            checks.matrix("A", value)
+            Matrix()("A", value)
     with pytest.raises(ValueError, match="A must have 3 columns"):
-        checks.matrix("A", [[1.0, 2.0]], columns=3)
+        Matrix(columns="d")("A", [[1.0, 2.0]], sized(3))
     for value in ([[1.0]], []):
         with pytest.raises(ValueError, match="y must be a vector"):
-            checks.vector("y", value)
+            Vector()("y", value)
     with pytest.raises(ValueError, match="y must have 3 entries"):
-        checks.vector("y", [1.0], size=3)
+        Vector("d")("y", [1.0], sized(3))
     with pytest.raises(ValueError, match="S must be 2 x 2"):
-        checks.second_moment("S", [[1.0, 2.0]], size=2)
+        SecondMoment("d")("S", [[1.0, 2.0]], sized(2))
     with pytest.raises(ValueError, match=r"S must be symmetric, got an asymmetry of 1.0"):
-        checks.second_moment("S", [[1.0, 1.0], [0.0, 1.0]], size=2)
+        SecondMoment("d")("S", [[1.0, 1.0], [0.0, 1.0]], sized(2))
     with pytest.raises(ValueError, match="positive semidefinite"):
-        checks.second_moment("S", [[0.0, 1.0], [1.0, 0.0]], size=2)
+        SecondMoment("d")("S", [[0.0, 1.0], [1.0, 0.0]], sized(2))
     nearly = np.array([[1.0, 0.5], [0.5 + 1e-13, 1.0]])
-    moment = checks.second_moment("S", nearly, size=2)
+    moment = SecondMoment("d")("S", nearly, sized(2))
     assert np.array_equal(moment, moment.T)
 
 
 def test_choice():
-    checks.choice("c", "a", ("a", "b"))
+    Words("a", "b")("c", "a")
     with pytest.raises(ValueError, match="c must be one of a, b; got c='d'"):
-        checks.choice("c", "d", ("a", "b"))
+        Words("a", "b")("c", "d")
