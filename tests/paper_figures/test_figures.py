@@ -21,7 +21,7 @@ from paper_figures.__main__ import main
 from paper_figures.experiments import digits_runs, digits_setup, replica_runs, tuned_runs
 from paper_figures.experiments.exact_ridge import bounded_ridge
 from paper_figures.experiments.tuned_runs import METHODS, Method
-from paper_figures.figures import ensemble_size, equivalence, regime_map
+from paper_figures.figures import bounds_and_gap, ensemble_size, equivalence, regime_map
 from paper_figures.figures import stability_over_n as stability
 from paper_figures.figures.paper import fig1_losses, table1_glue
 from paper_figures.press import comparisons_on_file as compared
@@ -65,6 +65,7 @@ def draw_all(folder: Path) -> None:
         patch.setattr(replica_runs, "digits_pool", lambda: few)
         patch.setattr(style, "SAVE_DPI", 40)
         patch.setattr(digits_runs, "digits_target", _target_with_few_tests)
+        patch.setattr(bounds_and_gap, "DRAWS", 10)  # all of them in `test_gallery.py`
         for name in QUICK:
             try:
                 render(figures()[name], context)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
+from paper_figures.figures import bounds_and_gap
 from paper_figures.press.figure import Context
 from paper_figures.press.registry import figures
 from paper_figures.press.style import use_style
@@ -173,7 +174,10 @@ def context(made_once: Callable[..., Path]) -> Context:
 
 
 @pytest.mark.parametrize("name", [name for name in QUICK if name not in WITHOUT_LEGEND])
-def test_a_legend_names_what_is_drawn(name: str, context: Context) -> None:
+def test_a_legend_names_what_is_drawn(
+    name: str, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds_and_gap, "DRAWS", 10)  # all of them in `test_gallery.py`
     use_style()
     drawing = figures()[name].draw(context)
     rows = [dict(row) for row in drawing.rows]

@@ -143,7 +143,9 @@ def minimizers() -> Sweep:
             left, right, free = b[:, :rank], a[:rank], cross @ np.linalg.inv(moment)
             for _ in range(200):
                 left = cross @ right.T @ np.linalg.pinv(right @ moment @ right.T)
-                right = np.linalg.pinv(left) @ free
+                before, right = right, np.linalg.pinv(left) @ free
+                if np.array_equal(before, right):  # to the last bit: it stays there
+                    break
             found = value(left @ right)
             room = ALGEBRA * (1 + abs(found))
             slacks.append(found - value(best) + room)

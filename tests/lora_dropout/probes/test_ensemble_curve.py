@@ -66,7 +66,8 @@ def test_against_all_subsets(average: str) -> None:
 def test_errors_are_those_of_fresh_members() -> None:
     """Standard errors against the spread over many sets of members; N = 1 is a plain mean."""
     b, count, repeats = 5, 16, 300
-    targets = torch.arange(b) % 3
+    # As probabilities: the same loss, without accuracy and calibration, which nothing here reads.
+    targets = F.one_hot(torch.arange(b) % 3, 3).double()
     curves = [
         ensemble_curve(normal(count, b, 3, seed=s), targets, sizes=[1, 4, 8], partitions=3)
         for s in range(repeats)
