@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def _model_and_data() -> tuple[Any, Any, Any]:
 def fit(folder: Path, log: Log) -> None:
     """`fit` with a checkpoint an epoch; a unit is an epoch."""
     from lora_dropout import FitConfig
-    from lora_dropout.training.fit import fit as training
 
+    training = import_module("lora_dropout.training.fit")  # the package's `fit` is the function
     train_epoch = training._Run.train_epoch
 
     def logged(run: Any) -> None:
