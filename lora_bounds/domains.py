@@ -1,9 +1,9 @@
 """The domain of an argument is its annotated type; it is checked once, at the public door.
 
-A formula is written for arguments that are in order. `formula` (and `exact`, and `bound` of
-`lora_bounds.results`) put a door before it, which reads the annotations: it checks each argument in
-the order of the signature and hands numbers on as arrays of doubles, or as floats where the domain
-is of one number. Inside the package formulas call each other past the door, by `unchecked`.
+A formula is written for arguments that are in order. `checked`, `formula` and `exact` (and `bound`
+of `lora_bounds.results`) put a door before it, which reads the annotations: it checks each argument
+in the order of the signature and hands numbers on as arrays of doubles, or as floats where the
+domain is of one number. Inside the package formulas call each other past the door, by `unchecked`.
 Messages name the argument and echo its value.
 
 >>> @formula
@@ -487,21 +487,31 @@ def kernel_of(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.__wrapped__  # type: ignore[attr-defined]
 
 
-def formula(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Check the arguments of a formula by their annotations, and let it run into its limits.
+def checked(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Check the arguments of a function by their annotations.
 
     Returns:
         The function for everyone. An array of no dimension comes out as a float.
     """
 
     def run(**arguments: Any) -> _R:
-        with quiet():
-            found: Any = kernel(**arguments)  # type: ignore[call-arg]
-        if isinstance(found, np.ndarray | np.floating):
-            found = plain(np.asarray(found))
-        return found
+        return _lone(kernel(**arguments))  # type: ignore[call-arg]
 
     return opened(kernel, run)
+
+
+def formula(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Returns what `checked` does, for a formula that runs into its limits without a warning."""
+
+    def run(**arguments: Any) -> _R:
+        with quiet():
+            return _lone(kernel(**arguments))  # type: ignore[call-arg]
+
+    return opened(kernel, run)
+
+
+def _lone(found: Any) -> Any:
+    return plain(np.asarray(found)) if isinstance(found, np.ndarray | np.floating) else found
 
 
 def exact(kernel: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -179,7 +179,7 @@ def bound(
                 value, exact = found if isinstance(found, tuple) else (found, False)
                 delta, largest = arguments.get("delta"), arguments.get("loss_range")
                 return conclude(
-                    np.asarray(value),
+                    value,
                     name=name,
                     source=source,
                     assumptions=assumptions,

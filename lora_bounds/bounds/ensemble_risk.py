@@ -19,6 +19,7 @@ from lora_bounds.domains import (
     Signs,
     Stacked,
     Wholes,
+    checked,
     formula,
     kernel_of,
     representable,
@@ -72,7 +73,7 @@ def _aligned(name: str, outputs: Array, target: Array) -> Array:
     return members.reshape(len(members), *(1,) * extra, *members.shape[1:])
 
 
-@formula
+@checked
 def ensemble_excess(*, variance: NonNegative, n_instances: Members) -> Numbers:
     """Compute V/N: the expected squared error of N averaged members over that of infinitely many.
 
@@ -92,7 +93,7 @@ def ensemble_excess(*, variance: NonNegative, n_instances: Members) -> Numbers:
     return np.asarray(variance / n_instances)
 
 
-@formula
+@checked
 def ensemble_loss(
     *, infinite_loss: NonNegative, variance: NonNegative, n_instances: Members
 ) -> Numbers:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lora_bounds.domains import Call, Each, Is, OneNonNegative, OneRate, Vector, formula, short
+from lora_bounds.domains import Call, Each, Is, OneNonNegative, OneRate, Vector, checked, short
 from lora_bounds.results import Assumption, BoundResult
 
 
@@ -70,7 +70,7 @@ class _Interval(Vector):
         return ends
 
 
-@formula
+@checked
 def judge(
     result: BoundResult,
     *,
@@ -145,7 +145,7 @@ def _status(bound: float, vacuous: bool, low: float, checked: list[bool | None])
     return Status.VACUOUS if vacuous else Status.HOLDS
 
 
-@formula
+@checked
 def judgement_table(judgements: Annotated[Sequence[Judgement], Each(Judgement)]) -> str:
     """Print judgements as a table, contradictions first and loud.
 

@@ -19,8 +19,8 @@ from lora_bounds.domains import (
     Seed,
     Vector,
     Whole,
+    checked,
     exact,
-    formula,
     kernel_of,
     short,
 )
@@ -43,7 +43,7 @@ class _PositiveDefinite(SecondMoment):
         return array
 
 
-@formula
+@checked
 def dropout_limit_risks(
     *,
     aspect_spectrum: Spectrum,
@@ -76,7 +76,7 @@ def dropout_limit_risks(
     return risks
 
 
-@formula
+@checked
 def dropout_turning_ratio(
     *, aspect_spectrum: Spectrum, dropout: Annotated[Any, Reals("(0, 1)")]
 ) -> Numbers:

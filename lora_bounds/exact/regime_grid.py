@@ -13,7 +13,7 @@ from lora_bounds.domains import (
     Reals,
     Vector,
     Whole,
-    formula,
+    checked,
     freeze,
     kernel_of,
 )
@@ -61,7 +61,7 @@ class RegimeMap:
         freeze(**vars(self))
 
 
-@formula
+@checked
 def rising_rates(
     *, spectrum: Spectrum, regularization: OnePositive, noise_to_signal: OneNonNegative
 ) -> Rise | None:
@@ -99,7 +99,7 @@ def _rise(spectrum: Spectrum, lam: float, noise: float, boundary: CriticalRatio)
     return Rise(start, end)
 
 
-@formula
+@checked
 def regime_map(
     *,
     aspects: Annotated[Any, Vector("", "[1e-100, 1e100]")],

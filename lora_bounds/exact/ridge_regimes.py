@@ -26,12 +26,12 @@ from lora_bounds.domains import (
     NonNegative,
     OneNonNegative,
     Real,
-    formula,
+    checked,
     kernel_of,
     representable,
 )
 from lora_bounds.exact.spectra import Spectrum
-from lora_bounds.rounding import Array, Numbers, plain
+from lora_bounds.rounding import Array, Numbers, plain, quiet
 
 # r(w) is searched for its maximum on this grid of w and refined next to the best point.
 _LEAST, _MOST, _POINTS = 1e-8, 1e8, 321
@@ -69,7 +69,7 @@ class CriticalRatio:
     dropout: float
 
 
-@formula
+@checked
 def shrinkage_risks(
     *,
     spectrum: Spectrum,
@@ -118,7 +118,7 @@ def _risks(
     return SpectralRisks(*(plain(np.asarray(risk)) for risk in (train, test, gap)))
 
 
-@formula
+@checked
 def ridge_risks(
     *,
     spectrum: Spectrum,
@@ -151,8 +151,9 @@ def ridge_risks(
     missing = np.where(values > 0.0, column / sums, 1.0) ** 2
     # The mean of μ is 1: less missing at μ = 1, the terms of the gap are all positive.
     tail = (1.0 + values + 2.0 * column) / (1.0 + column) / (1.0 + column)
-    gained = missing * (1.0 - values) ** 2 * tail
-    risks = _risks(spectrum, values / sums, missing, gained, signal_power, noise_variance)
+    with quiet():
+        gained = missing * (1.0 - values) ** 2 * tail
+        risks = _risks(spectrum, values / sums, missing, gained, signal_power, noise_variance)
     sure = np.where((weight == 0.0) & (not spectrum.invertible), risks.train, risks.test)
     representable((risks.train, sure), "signal_power", "noise_variance")
     if spectrum.invertible or noise_variance == 0.0:
@@ -165,7 +166,7 @@ def ridge_risks(
     )
 
 
-@formula
+@checked
 def turning_ratio(*, spectrum: Spectrum, weight: Extended) -> Numbers:
     """Compute r(w): the gap rises with p at w = 2 λ q exactly if σ²/S is below it.
 
@@ -212,7 +213,7 @@ def _peak(spectrum: Spectrum, most: float) -> tuple[float, float]:
     return float(grid[best]), float(ratios[best])
 
 
-@formula
+@checked
 def critical_ratio(
     *, spectrum: Spectrum, regularization: Annotated[float, Real("(0, inf]")] = np.inf
 ) -> CriticalRatio:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from scipy import stats
 
-from lora_bounds.domains import Call, OneNonNegative, Real, Vector, Whole, formula, short
+from lora_bounds.domains import Call, OneNonNegative, Real, Vector, Whole, checked, short
 from lora_bounds.rounding import Array
 
 SKEWNESS = 3.0  # what share of a level is kept for skewed runs: see above
@@ -119,7 +119,7 @@ class _Strongest:
 Effect: TypeAlias = MeanEffect | _Weakest | _Strongest
 
 
-@formula
+@checked
 def crossed(
     runs: Annotated[Any, Vector()],
     *,
@@ -211,7 +211,7 @@ class _Varied(Vector):
         return array
 
 
-@formula
+@checked
 def slope(sizes: Annotated[Any, _Varied("", "(0, inf)")]) -> Array:
     """Weights whose sum of products with values is their least-squares slope over log n.
 

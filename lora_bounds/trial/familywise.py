@@ -5,10 +5,10 @@ Needs nothing of how the verdicts depend on one another; that they come of the s
 
 from typing import Annotated
 
-from lora_bounds.domains import Real, Repetitions, formula
+from lora_bounds.domains import Real, Repetitions, checked
 
 
-@formula
+@checked
 def each_level(family: Annotated[float, Real("(0, 1)")], tests: Repetitions) -> float:
     """Level at which each of several tests may err so that all together err with at most `family`.
 

@@ -20,10 +20,10 @@ from lora_bounds.domains import (
     Repetitions,
     Seed,
     Vector,
-    formula,
+    checked,
     representable,
 )
-from lora_bounds.rounding import Array
+from lora_bounds.rounding import Array, quiet
 from lora_bounds.trial.effects import crossed, slope
 
 TrendDirection: TypeAlias = Literal["increasing", "decreasing"]
@@ -102,7 +102,7 @@ class _Table(Matrix):
         return table
 
 
-@formula
+@checked
 def page_trend(table: Annotated[Any, _Table(3)], *, direction: TrendDirection) -> TrendResult:
     """Test for a trend over the columns by Page's test, with its effect size.
 
@@ -217,7 +217,7 @@ def _exact_tail(kinds: dict[tuple[int, ...], int], excess: int) -> float:
     return min(1.0, p_value + float(np.finfo(float).tiny))
 
 
-@formula
+@checked
 def rate_exponent(
     sizes: Annotated[Any, Vector("", "(0, inf)")],
     values: Annotated[Any, _Table(2)],
@@ -257,7 +257,8 @@ def rate_exponent(
     table = values
     if table.shape[1] != sizes.size:
         raise ValueError(f"values must have {sizes.size} columns, got values of {table.shape}")
-    representable(len(table) * np.abs(table).max(axis=0), "values")
+    with quiet():
+        representable(len(table) * np.abs(table).max(axis=0), "values")
     if np.any(table.mean(axis=0) <= 0.0):
         raise ValueError(f"values must have positive means, got {table.mean(axis=0).min()!r}")
     weights = slope(sizes)

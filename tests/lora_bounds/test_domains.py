@@ -10,6 +10,7 @@ import lora_bounds as lb
 from lora_bounds.domains import Call, Number, Reals, formula, unchecked
 from lora_bounds.exact.ridge_regimes import turning_ratio
 from lora_bounds.rounding import Array
+from lora_bounds.trial.effects import crossed
 
 RIDGE = {"inputs": [[1.0], [2.0], [4.0]], "targets": [1.0, 2.0, 3.0]}
 RATES = {"regularization": 1.0, "dropout": 0.5}
@@ -138,3 +139,9 @@ def test_sizes_of_one_name_are_one_size():
         lb.logistic_loss(labels=[1.0, -1.0], **sizes)
     with pytest.raises(ValueError, match=r"solution must have 2 entries"):
         lb.logistic_loss(labels=[1.0], **sizes | {"solution": [1.0]})
+
+
+def test_what_has_no_limit_there_is_not_silent():
+    """A mean beyond the floats is warned of, where no formula says that it is a limit."""
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        crossed([-1.3e308, -1.0e308, 3.8e307])
